@@ -1,0 +1,13 @@
+"""Reverse-mode automatic differentiation in array code. Read `core.py` first, then `primitive.py` and `ops.py`."""
+
+from minilong.autodiff.activations import dropout, gelu, gelu_tanh, silu
+from minilong.autodiff.core import Tensor, checkpoint, grad, stop_gradient, value_and_grad, vjp
+from minilong.autodiff.fused import IGNORE, cross_entropy, layer_norm, log_softmax, rms_norm, softmax
+from minilong.autodiff.linear import affine, embedding, linear, rotate
+from minilong.autodiff.primitive import REGISTRY, Primitive, primitive, real
+
+__all__ = [
+    "IGNORE", "REGISTRY", "Primitive", "Tensor", "affine", "checkpoint", "cross_entropy", "dropout", "embedding",
+    "gelu", "gelu_tanh", "grad", "layer_norm", "linear", "log_softmax", "primitive", "real", "rms_norm", "rotate",
+    "silu", "softmax", "stop_gradient", "value_and_grad", "vjp",
+]  # fmt: skip

@@ -1,0 +1,117 @@
+"""Fused linear maps: products with weights, rows of a table, rotations of pairs.
+
+See `fused.py` for what `ref` means. Leading axes are folded into rows first, since one large matrix product is faster
+than many small ones.
+"""
+
+from __future__ import annotations
+
+from typing import Any
+
+from minilong.autodiff import draws, ops
+from minilong.autodiff.ops import WIDE
+from minilong.autodiff.primitive import primitive
+from minilong.backend import Array, array_module, scatter_rows
+
+
+def linear_definition(x: Any, w: Any) -> Any:
+    """x W: rows of x times a matrix."""
+    return ops.matmul(x, w)
+
+
+@primitive(eq="eq:linear", shapes="(t,k),(k,n)->(t,n)", domain=WIDE, ref=linear_definition, bilinear=True)
+def linear(xp: Any, x: Array, w: Array) -> Array:
+    """x W, with all leading axes of x folded into one matrix product"""
+    return (fold(x) @ w).reshape(*x.shape[:-1], w.shape[-1])
+
+
+@linear.vjp
+def linear_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
+    rows = fold(g)
+    return (rows @ w.T).reshape(x.shape), fold(x).T @ rows
+
+
+def affine_definition(x: Any, w: Any, b: Any) -> Any:
+    """x W + b."""
+    return ops.matmul(x, w) + b
+
+
+@primitive(eq="eq:affine", shapes="(t,k),(k,n),(n)->(t,n)", domain=WIDE, ref=affine_definition)
+def affine(xp: Any, x: Array, w: Array, b: Array) -> Array:
+    """x W + b"""
+    y = fold(x) @ w
+    y += b
+    return y.reshape(*x.shape[:-1], w.shape[-1])
+
+
+@affine.vjp
+def affine_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
+    rows = fold(g)
+    return (rows @ w.T).reshape(x.shape), fold(x).T @ rows, column_sums(array_module(g), rows)
+
+
+def embedding_definition(table: Any, *, indices: Array) -> Any:
+    """table[indices]."""
+    return ops.getitem(table, key=indices)
+
+
+@primitive(
+    eq="eq:embedding", shapes="(v,d)->(d)", domain=WIDE, ref=embedding_definition, bilinear=True, draw=draws.rows
+)
+def embedding(xp: Any, table: Array, *, indices: Array) -> Array:
+    """rows of a table; the cotangent of the table is a deterministic scatter"""
+    return table[indices]
+
+
+@embedding.vjp
+def embedding_vjp(g: Array, table_shape: Any, *, indices: Array) -> tuple[Array, ...]:
+    rows = g.reshape(-1, table_shape[1])
+    return (scatter_rows(array_module(g), indices.reshape(-1), rows, table_shape[0]),)
+
+
+def rotate_definition(x: Any, *, cos: Array, sin: Array, interleaved: bool) -> Any:
+    """Pairs (a, b) of the last axis turned by an angle: (a cos - b sin, a sin + b cos)."""
+    if interleaved:
+        a, b = ops.getitem(x, key=(..., slice(0, None, 2))), ops.getitem(x, key=(..., slice(1, None, 2)))
+        pair = ops.stack([a * cos - b * sin, a * sin + b * cos], axis=len(x.shape))
+        return ops.reshape(pair, shape=x.shape)
+    half = x.shape[-1] // 2
+    a, b = ops.getitem(x, key=(..., slice(0, half))), ops.getitem(x, key=(..., slice(half, None)))
+    return ops.concatenate(a * cos - b * sin, a * sin + b * cos, axis=-1)
+
+
+@primitive(eq="eq:rotary", shapes="(t,d)->(t,d)", domain=WIDE, ref=rotate_definition, bilinear=True, draw=draws.angles)
+def rotate(xp: Any, x: Array, *, cos: Array, sin: Array, interleaved: bool) -> Array:
+    """rotation of pairs of the last axis by given angles; cos and sin (..., t, d/2)"""
+    y = xp.empty_like(x)
+    even, odd = pairs(x, interleaved)
+    out_even, out_odd = pairs(y, interleaved)
+    xp.multiply(even, cos, out=out_even)
+    out_even -= odd * sin
+    xp.multiply(odd, cos, out=out_odd)
+    out_odd += even * sin
+    return y
+
+
+@rotate.vjp
+def rotate_vjp(g: Array, *, cos: Array, sin: Array, interleaved: bool) -> tuple[Array, ...]:
+    return (rotate(g, cos=cos, sin=-sin, interleaved=interleaved),)
+
+
+# Helpers of the kernels
+
+
+def fold(x: Array) -> Array:
+    """All axes but the last as one: (..., n) -> (rows, n)."""
+    return x.reshape(-1, x.shape[-1])
+
+
+def pairs(x: Array, interleaved: bool) -> tuple[Array, Array]:
+    """Views of the first and the second members of the pairs of the last axis: neighbours, or halves."""
+    half = x.shape[-1] // 2
+    return (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
+
+
+def column_sums(xp: Any, x: Array) -> Array:
+    """Sums over the rows, as a product with ones: several times faster than a reduction over the first axis."""
+    return xp.ones(x.shape[0], x.dtype) @ x
