@@ -9,9 +9,9 @@ import math
 from typing import Any
 
 from minilong.autodiff import draws, ops
-from minilong.autodiff.ops import WIDE, special
+from minilong.autodiff.ops import WIDE
 from minilong.autodiff.primitive import primitive
-from minilong.backend import Array, array_module
+from minilong.backend import Array, array_module, special, workspace
 
 
 def gelu_definition(x: Any) -> Any:
@@ -31,7 +31,7 @@ def gelu(xp: Any, x: Array) -> tuple[Array, ...]:
 @gelu.vjp
 def gelu_vjp(g: Array, x: Array, phi: Array) -> tuple[Array, ...]:
     xp = array_module(x)
-    d = x * x
+    d = square(xp, x)
     d *= -0.5
     xp.exp(d, out=d)
     d *= x
@@ -50,7 +50,7 @@ def gelu_tanh_definition(x: Any) -> Any:
 def gelu_tanh(xp: Any, x: Array) -> tuple[Array, ...]:
     """Gaussian error linear unit by the hyperbolic tangent"""
     c = math.sqrt(2.0 / math.pi)
-    t = x * x
+    t = square(xp, x)
     t *= 0.044715 * c
     t += c
     t *= x
@@ -65,7 +65,7 @@ def gelu_tanh(xp: Any, x: Array) -> tuple[Array, ...]:
 def gelu_tanh_vjp(g: Array, x: Array, t: Array) -> tuple[Array, ...]:
     # y = x (1 + t) / 2, t = tanh u: dy = (1 + t)/2 + x u' (1 - t^2)/2 = (1 + t)/2 (1 + x u' (1 - t))
     c = math.sqrt(2.0 / math.pi)
-    d = x * x
+    d = square(array_module(x), x)
     d *= 3 * 0.044715 * c
     d += c
     d *= x
@@ -86,7 +86,7 @@ def silu_definition(x: Any) -> Any:
 @primitive(eq="eq:silu", shapes="()->()", domain=WIDE, aux=("s",), ref=silu_definition)
 def silu(xp: Any, x: Array) -> tuple[Array, ...]:
     """sigmoid linear unit (swish)"""
-    s = x * 0.5
+    s = xp.multiply(x, 0.5, out=workspace(xp, x.shape, x.dtype))
     xp.tanh(s, out=s)
     s += 1.0
     s *= 0.5
@@ -116,3 +116,11 @@ def dropout(xp: Any, x: Array, *, keep: Array) -> Array:
 @dropout.vjp
 def dropout_vjp(g: Array, *, keep: Array) -> tuple[Array, ...]:
     return (g * keep,)
+
+
+# Helpers of the kernels
+
+
+def square(xp: Any, x: Array) -> Array:
+    """x x as a new array, of no axes too, where `x * x` would be a NumPy scalar that no kernel can write to."""
+    return xp.multiply(x, x, out=workspace(xp, x.shape, x.dtype))

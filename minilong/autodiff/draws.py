@@ -110,7 +110,6 @@ def visible(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
 
 
 def angles(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
-    """`cos` and `sin` of random angles, and a layout."""
+    """`turn`: complex numbers of modulus 1 for each position and pair; `interleaved`."""
     t, d = shapes[0][-2], shapes[0][-1]
-    angle = rng.uniform(-3, 3, size=(t, d // 2))
-    return {"cos": np.cos(angle), "sin": np.sin(angle), "interleaved": bool(rng.integers(2))}
+    return {"turn": np.exp(1j * rng.uniform(-3, 3, size=(t, d // 2))), "interleaved": bool(rng.integers(2))}

@@ -1,8 +1,8 @@
 """Fused softmax, normalisation and loss: one pass over memory where a composition of `ops.py` would take several.
 
-Each names as `ref` the composition that it must equal, the definition. The definition is what a reader should read,
-what tests compare with, and what is differentiated where an operation is traced at two levels. The kernels work in place on
-arrays of their own and keep as little as the rule needs.
+Each names as `ref` the composition that it must equal, the definition: what a reader should read, what tests compare
+with, and what is differentiated where an operation is traced at two levels. The kernels work in place on arrays of
+their own and keep as little as the rule needs.
 """
 
 from __future__ import annotations

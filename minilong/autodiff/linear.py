@@ -69,8 +69,9 @@ def embedding_vjp(g: Array, table_shape: Any, *, indices: Array) -> tuple[Array,
     return (scatter_rows(array_module(g), indices.reshape(-1), rows, table_shape[0]),)
 
 
-def rotate_definition(x: Any, *, cos: Array, sin: Array, interleaved: bool) -> Any:
-    """Pairs (a, b) of the last axis turned by an angle: (a cos - b sin, a sin + b cos)."""
+def rotate_definition(x: Any, *, turn: Array, interleaved: bool = True) -> Any:
+    """Pairs (a, b) of the last axis turned by an angle: (a cos - b sin, a sin + b cos), turn = cos + i sin."""
+    cos, sin = turn.real, turn.imag
     if interleaved:
         a, b = ops.getitem(x, key=(..., slice(0, None, 2))), ops.getitem(x, key=(..., slice(1, None, 2)))
         pair = ops.stack([a * cos - b * sin, a * sin + b * cos], axis=len(x.shape))
@@ -81,21 +82,24 @@ def rotate_definition(x: Any, *, cos: Array, sin: Array, interleaved: bool) -> A
 
 
 @primitive(eq="eq:rotary", shapes="(t,d)->(t,d)", domain=WIDE, ref=rotate_definition, bilinear=True, draw=draws.angles)
-def rotate(xp: Any, x: Array, *, cos: Array, sin: Array, interleaved: bool) -> Array:
-    """rotation of pairs of the last axis by given angles; cos and sin (..., t, d/2)"""
+def rotate(xp: Any, x: Array, *, turn: Array, interleaved: bool = True) -> Array:
+    """rotation of pairs of the last axis: a product of complex numbers
+
+    turn: complex (..., t, d/2), of modulus 1. Pairs are neighbours (interleaved, as in the paper) or the two halves.
+    """
+    if interleaved:
+        return (xp.ascontiguousarray(x).view(turn.dtype) * turn).view(x.dtype)
+    half = x.shape[-1] // 2
+    a, b = x[..., :half], x[..., half:]
     y = xp.empty_like(x)
-    even, odd = pairs(x, interleaved)
-    out_even, out_odd = pairs(y, interleaved)
-    xp.multiply(even, cos, out=out_even)
-    out_even -= odd * sin
-    xp.multiply(odd, cos, out=out_odd)
-    out_odd += even * sin
+    xp.subtract(a * turn.real, b * turn.imag, out=y[..., :half])
+    xp.add(a * turn.imag, b * turn.real, out=y[..., half:])
     return y
 
 
 @rotate.vjp
-def rotate_vjp(g: Array, *, cos: Array, sin: Array, interleaved: bool) -> tuple[Array, ...]:
-    return (rotate(g, cos=cos, sin=-sin, interleaved=interleaved),)
+def rotate_vjp(g: Array, *, turn: Array, interleaved: bool = True) -> tuple[Array, ...]:
+    return (rotate(g, turn=turn.conj(), interleaved=interleaved),)
 
 
 # Helpers of the kernels
@@ -104,12 +108,6 @@ def rotate_vjp(g: Array, *, cos: Array, sin: Array, interleaved: bool) -> tuple[
 def fold(x: Array) -> Array:
     """All axes but the last as one: (..., n) -> (rows, n)."""
     return x.reshape(-1, x.shape[-1])
-
-
-def pairs(x: Array, interleaved: bool) -> tuple[Array, Array]:
-    """Views of the first and the second members of the pairs of the last axis: neighbours, or halves."""
-    half = x.shape[-1] // 2
-    return (x[..., 0::2], x[..., 1::2]) if interleaved else (x[..., :half], x[..., half:])
 
 
 def column_sums(xp: Any, x: Array) -> Array:

@@ -13,7 +13,7 @@ from typing import Any
 from minilong.autodiff import draws
 from minilong.autodiff.core import Tensor, stop_gradient
 from minilong.autodiff.primitive import primitive, real
-from minilong.backend import Array, array_module
+from minilong.backend import Array, array_module, special
 
 WIDE = real(-3, 3)
 POSITIVE = real(0.2, 3)
@@ -87,6 +87,17 @@ def scale(xp: Any, x: Array, *, by: float) -> Array:
 @scale.vjp
 def scale_vjp(g: Any, *, by: float) -> tuple[Any, ...]:
     return (g * by,)
+
+
+@primitive(eq="eq:quotient", shapes="()->()", domain=WIDE, bilinear=True, draw=draws.number)
+def quotient(xp: Any, x: Array, *, by: float) -> Array:
+    """x divided by a Python number: not x times 1/by, whose last bit may differ from that of plain arrays"""
+    return xp.divide(x, by)
+
+
+@quotient.vjp
+def quotient_vjp(g: Any, *, by: float) -> tuple[Any, ...]:
+    return (g / by,)
 
 
 @primitive(eq="eq:shift", shapes="()->()", domain=WIDE, draw=draws.number)
@@ -374,15 +385,15 @@ def matmul_vjp(g: Any, a: Any, b: Any) -> tuple[Any, ...]:
 
 @primitive(eq="eq:take-along", shapes="(n)->()", domain=WIDE, bilinear=True, draw=draws.along_last)
 def take_along(xp: Any, x: Array, *, indices: Array) -> Array:
-    """x[..., indices[...]]: one element of each row of the last axis"""
+    """x[..., indices[...]]: one element of each row of the last axis; negative indices count from its end"""
     return xp.take_along_axis(x, indices[..., None], axis=-1)[..., 0]
 
 
 @take_along.vjp
 def take_along_vjp(g: Any, x_shape: Any, *, indices: Array) -> tuple[Any, ...]:
     xp = array_module(indices)
-    where_ = (xp.arange(x_shape[-1]) == indices[..., None]).astype(g.dtype)
-    return (reshape(g, shape=(*g.shape, 1)) * where_,)
+    chosen = (xp.arange(x_shape[-1]) == indices[..., None] % x_shape[-1]).astype(g.dtype)
+    return (reduce_to(reshape(g, shape=(*g.shape, 1)) * chosen, x_shape),)
 
 
 # Compositions of the above, and helpers of the rules
@@ -428,23 +439,15 @@ def is_basic(key: Any) -> bool:
     return all(k is None or k is ... or isinstance(k, slice | int) for k in parts)
 
 
-def special(xp: Any) -> Any:
-    """The library's module of special functions (loaded on first use: SciPy's takes a tenth of a second)."""
-    if xp.__name__ == "numpy":
-        import scipy.special
-
-        return scipy.special
-    import cupyx.scipy.special
-
-    return cupyx.scipy.special
-
-
 # Operators of tensors. A Python number is a keyword of `scale` and `shift`, not an input: it has no cotangent.
 
 
 def _bind_operators() -> None:
     def number(x: Any) -> bool:
         return isinstance(x, int | float) and not hasattr(x, "dtype")
+
+    def constant(number: float, like: Any) -> Any:
+        return array_module(stop_gradient(like)).asarray(number, like.dtype)
 
     def method(name: str, f: Any) -> None:
         setattr(Tensor, name, f)
@@ -455,8 +458,8 @@ def _bind_operators() -> None:
     method("__rsub__", lambda a, b: shift(neg(a), by=b) if number(b) else sub(b, a))
     method("__mul__", lambda a, b: scale(a, by=b) if number(b) else mul(a, b))
     method("__rmul__", lambda a, b: scale(a, by=b) if number(b) else mul(b, a))
-    method("__truediv__", lambda a, b: scale(a, by=1.0 / b) if number(b) else div(a, b))
-    method("__rtruediv__", lambda a, b: scale(power(a, exponent=-1.0), by=b) if number(b) else div(b, a))
+    method("__truediv__", lambda a, b: quotient(a, by=b) if number(b) else div(a, b))
+    method("__rtruediv__", lambda a, b: div(constant(b, a) if number(b) else b, a))
     method("__pow__", lambda a, b: power(a, exponent=b))
     method("__matmul__", lambda a, b: matmul(a, b))
     method("__rmatmul__", lambda a, b: matmul(b, a))

@@ -73,6 +73,7 @@ class Primitive:
         aux: tuple[str, ...],
         ref: Callable[..., Any] | None,
         bilinear: bool,
+        shared: tuple[str, ...],
         draw: Draw | None,
     ) -> None:
         parameters = list(inspect.signature(forward).parameters.values())
@@ -80,6 +81,7 @@ class Primitive:
         self.order, self.aux, self.ref, self.bilinear, self.draw = order, aux, ref, bilinear, draw
         self.inputs = tuple(p.name for p in parameters[1:] if p.kind is not p.KEYWORD_ONLY)
         self.variadic = parameters[1].kind is parameters[1].VAR_POSITIONAL
+        self.shared = shared
         self.defaults = {p.name: p.default for p in parameters if p.kind is p.KEYWORD_ONLY}
         self.core = parse_shapes(shapes)
         if not self.variadic and len(self.core[0]) != len(self.inputs):
@@ -90,6 +92,10 @@ class Primitive:
         self.__name__ = forward.__name__
         self.__module__ = forward.__module__
         self.rule: Callable[..., tuple[Array | None, ...]]
+        if not set(shared) <= set(self.inputs):
+            raise TypeError(f"primitive {self.name!r}: shared={shared} are not all among the inputs {self.inputs}")
+        if aux and ref is None:
+            raise TypeError(f"primitive {self.name!r} has auxiliary results and needs ref for second derivatives")
         if self.name in REGISTRY:
             raise TypeError(f"primitive {self.name!r} is declared twice")
         REGISTRY[self.name] = self
@@ -134,6 +140,10 @@ class Primitive:
         if level == 0:  # plain arrays: just compute
             y = self._compute(xs, params)
             return y[0] if self.aux else y
+        # Inside an outer derivative a kernel's rule could be handed tensors, be it by its inputs or by the cotangent
+        # alone (as in d/dv of grad_w <softmax(w), v>): differentiate the definition instead.
+        if level > 1 and self.ref is not None:
+            return self.ref(*xs, **params)
         raw: list[Any] = []
         parents: list[Node | None] = []
         nested = False
@@ -149,8 +159,6 @@ class Primitive:
             parents.append(None)
         aux: tuple[Any, ...] = ()
         if nested:  # traced at an outer level as well
-            if self.ref is not None:  # differentiate the definition instead of the kernel
-                return self.ref(*xs, **params)
             y = self(*raw, **params)
         else:
             y = self._compute(raw, params)
@@ -199,6 +207,7 @@ def primitive(
     aux: tuple[str, ...] = (),
     ref: Callable[..., Any] | None = None,
     bilinear: bool = False,
+    shared: tuple[str, ...] = (),
     draw: Draw | None = None,
 ) -> Callable[[Callable[..., Any]], Primitive]:
     """Declare an operation. See the module's text.
@@ -206,12 +215,22 @@ def primitive(
     eq: id of the equation in `specs/`. shapes: gufunc signature, drives the check at each call and the tests' shapes.
     domain: where it is differentiable, one for all inputs or one each. order: how often it is differentiated.
     aux: names of further results that `forward` returns after the output, for the VJP only. bilinear: linear in each
-    input, so that finite differences are exact. draw: `draw(generator, input_shapes)` gives keyword arguments to test.
+    input, so that finite differences are exact. shared: inputs without leading axes, which all rows share (weights).
+    draw: `draw(generator, input_shapes)` gives keyword arguments to test.
     """
 
     def declare(forward: Callable[..., Any]) -> Primitive:
         return Primitive(
-            forward, eq=eq, shapes=shapes, domain=domain, order=order, aux=aux, ref=ref, bilinear=bilinear, draw=draw
+            forward,
+            eq=eq,
+            shapes=shapes,
+            domain=domain,
+            order=order,
+            aux=aux,
+            ref=ref,
+            bilinear=bilinear,
+            shared=shared,
+            draw=draw,
         )
 
     return declare
@@ -231,11 +250,15 @@ def parse_shapes(signature: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str
 
 def check_shapes(p: Primitive, xs: Any) -> None:
     """Raise ValueError where the trailing axes of the inputs contradict the primitive's signature."""
+    if len(xs) != len(p.inputs):
+        raise TypeError(f"{p.name}: {len(xs)} inputs, but {p.shapes} asks for {len(p.inputs)}")
     sizes: dict[str, int] = {}
     for name, dims, x in zip(p.inputs, p.core[0], xs, strict=True):
         shape = x.shape
         if len(shape) < len(dims):
             raise ValueError(f"{p.name}: {name} has shape {shape}, but {p.shapes} asks for {len(dims)} axes")
+        if len(shape) > len(dims) and name in p.shared:
+            raise ValueError(f"{p.name}: {name} has shape {shape}, but takes no axes before those of {p.shapes}")
         for dim, size in zip(dims, shape[len(shape) - len(dims) :], strict=True):
             if sizes.setdefault(dim, size) != size:
                 shapes = ", ".join(str(v.shape) for v in xs)

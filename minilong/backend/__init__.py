@@ -1,5 +1,14 @@
 """The array libraries: NumPy on a CPU, CuPy on a GPU. The only room that names them apart."""
 
-from minilong.backend.arrays import Array, array_module, default_threads, is_array, scatter_rows, to_host, workspace
+from minilong.backend.arrays import (
+    Array,
+    array_module,
+    default_threads,
+    is_array,
+    scatter_rows,
+    special,
+    to_host,
+    workspace,
+)
 
-__all__ = ["Array", "array_module", "default_threads", "is_array", "scatter_rows", "to_host", "workspace"]
+__all__ = ["Array", "array_module", "default_threads", "is_array", "scatter_rows", "special", "to_host", "workspace"]

@@ -1,0 +1,28 @@
+"""Layers and models as values: frozen dataclasses whose leaves are arrays. Calling one is a pure function."""
+
+from minilong.nn.attention import MultiHeadAttention
+from minilong.nn.batchnorm import BatchNorm, BatchState
+from minilong.nn.flat import Layout, flatten
+from minilong.nn.layers import Dropout, Embedding, FeedForward, LayerNorm, Linear, RMSNorm
+from minilong.nn.models import EncoderDecoder, LanguageModel
+from minilong.nn.transformer import Decoder, DecoderLayer, Encoder, EncoderLayer
+
+__all__ = [
+    "BatchNorm",
+    "BatchState",
+    "Decoder",
+    "DecoderLayer",
+    "Dropout",
+    "Embedding",
+    "Encoder",
+    "EncoderDecoder",
+    "EncoderLayer",
+    "FeedForward",
+    "LanguageModel",
+    "LayerNorm",
+    "Layout",
+    "Linear",
+    "MultiHeadAttention",
+    "RMSNorm",
+    "flatten",
+]

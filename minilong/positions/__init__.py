@@ -1,0 +1,6 @@
+"""Positions: how a model knows the order of its tokens."""
+
+from minilong.positions.rotary import rotary, rotary_turns
+from minilong.positions.sinusoidal import cas, sinusoidal
+
+__all__ = ["cas", "rotary", "rotary_turns", "sinusoidal"]

@@ -1,0 +1,130 @@
+"""From a configuration to a model with fresh weights."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from typing import Any
+
+from minilong.keys import Key
+from minilong.models.config import ModelConfig
+from minilong.nn import (
+    Decoder,
+    DecoderLayer,
+    Dropout,
+    Embedding,
+    Encoder,
+    EncoderDecoder,
+    EncoderLayer,
+    FeedForward,
+    LanguageModel,
+    Linear,
+    MultiHeadAttention,
+)
+from minilong.nn.layers import NORMALIZATIONS
+from minilong.nn.models import TokenInput
+
+
+def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | EncoderDecoder:
+    """A model of the configured kind; equal keys give equal weights."""
+    config = config.resolved()
+    tokens = TokenInput(
+        tokens=Embedding.create(key.fold("tokens"), vocabulary, config.width),
+        positions=(
+            Embedding.create(key.fold("positions"), config.context, config.width)
+            if config.position == "learned"
+            else None
+        ),
+        position=config.position,
+        dropout=Dropout(config.dropout),
+    )
+    head = None if config.tied else Linear.create(key.fold("head"), config.width, vocabulary, bias=False)
+    if config.kind == "encoder-decoder":
+        return EncoderDecoder(
+            input=tokens,
+            encoder=encoder(config, key.fold("encoder")),
+            decoder=decoder(config, key.fold("decoder"), cross=True),
+            head=head,
+            context=config.context,
+        )
+    causal = config.kind == "decoder"
+    stack = decoder(config, key.fold("stack")) if causal else encoder(config, key.fold("stack"))
+    return LanguageModel(input=tokens, stack=stack, head=head, causal=causal, context=config.context)
+
+
+def encoder(config: ModelConfig, key: Key) -> Encoder:
+    """A stack of encoder layers."""
+    gain = residual_gain(config, 2)
+    norm, attention, feed_forward = _parts(config, gain)
+    return Encoder(
+        layers=tuple(
+            EncoderLayer(
+                attention=attention(key.fold(i, "attention")),
+                attention_norm=norm(),
+                feed_forward=feed_forward(key.fold(i, "feed_forward")),
+                feed_forward_norm=norm(),
+                dropout=Dropout(config.dropout),
+                norm=config.norm,
+            )
+            for i in range(config.layers)
+        ),
+        norm=norm() if config.norm == "pre" else None,
+    )
+
+
+def decoder(config: ModelConfig, key: Key, *, cross: bool = False) -> Decoder:
+    """A stack of decoder layers, with attention to an encoder's output where `cross`."""
+    gain = residual_gain(config, 3 if cross else 2)
+    norm, attention, feed_forward = _parts(config, gain)
+    return Decoder(
+        layers=tuple(
+            DecoderLayer(
+                attention=attention(key.fold(i, "attention")),
+                attention_norm=norm(),
+                cross=attention(key.fold(i, "cross")) if cross else None,
+                cross_norm=norm() if cross else None,
+                feed_forward=feed_forward(key.fold(i, "feed_forward")),
+                feed_forward_norm=norm(),
+                dropout=Dropout(config.dropout),
+                norm=config.norm,
+            )
+            for i in range(config.layers)
+        ),
+        norm=norm() if config.norm == "pre" else None,
+    )
+
+
+def residual_gain(config: ModelConfig, branches: int) -> float:
+    """1 / sqrt(residual branches) for pre-norm stacks (`eq:residual-scaling`), so that the stream's variance does not
+    grow with depth (GPT-2); 1 for post-norm, which normalises the stream itself."""
+    return 1.0 / math.sqrt(branches * config.layers) if config.norm == "pre" else 1.0
+
+
+def _parts(config: ModelConfig, gain: float) -> tuple[Callable[[], Any], Callable[[Key], Any], Callable[[Key], Any]]:
+    def norm() -> Any:
+        return NORMALIZATIONS[config.normalization](config.width)
+
+    def attention(key: Key) -> MultiHeadAttention:
+        return MultiHeadAttention.create(
+            key,
+            config.width,
+            config.heads,
+            kv_heads=config.kv_heads,
+            bias=config.bias,
+            init=config.init,
+            gain=gain,
+        )
+
+    def feed_forward(key: Key) -> FeedForward:
+        return FeedForward.create(
+            key,
+            config.width,
+            config.feed_forward,
+            activation=config.activation,
+            bias=config.bias,
+            init=config.init,
+            gain=gain,
+            dropout=config.dropout,
+        )
+
+    return norm, attention, feed_forward

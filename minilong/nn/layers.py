@@ -1,0 +1,159 @@
+"""The layers that a Transformer is made of, but for attention.
+
+`x` has shape (..., width): every layer works on the last axis and lets the others pass. `create` draws new weights.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable
+from dataclasses import dataclass
+from typing import Any
+
+import numpy as np
+
+from minilong.autodiff import affine, dropout, embedding, gelu, gelu_tanh, layer_norm, linear, ops, rms_norm, silu
+from minilong.backend import Array
+from minilong.keys import Key
+from minilong.nn.init import INITIALISERS
+
+
+@dataclass(frozen=True)
+class Linear:
+    """x W + b (`eq:affine`), or x W without bias (`eq:linear`). weight (in, out), bias (out)."""
+
+    weight: Array
+    bias: Array | None
+
+    @staticmethod
+    def create(
+        key: Key, fan_in: int, fan_out: int, *, bias: bool = True, init: str = "xavier", gain: float = 1.0
+    ) -> Linear:
+        """Weights by the named initialiser, times `gain`; bias zero."""
+        weight = INITIALISERS[init](key, fan_in, fan_out) * np.float32(gain)
+        return Linear(weight, np.zeros(fan_out, np.float32) if bias else None)
+
+    def __call__(self, x: Any) -> Any:
+        return linear(x, self.weight) if self.bias is None else affine(x, self.weight, self.bias)
+
+
+@dataclass(frozen=True)
+class Embedding:
+    """Rows of a table (`eq:embedding`): integers (...) -> (..., width). table (entries, width)."""
+
+    table: Array
+
+    @staticmethod
+    def create(key: Key, entries: int, width: int) -> Embedding:
+        """Normal with variance 1/width, so that a row has norm 1 and a tied output starts with logits of order 1."""
+        table = key.generator().standard_normal((entries, width)) / math.sqrt(width)
+        return Embedding(table.astype(np.float32))
+
+    def __call__(self, indices: Array) -> Any:
+        return embedding(self.table, indices=indices)
+
+    def logits(self, x: Any) -> Any:
+        """The table as an output projection (tied weights): x (..., width) -> (..., entries)."""
+        return linear(x, ops.transpose(self.table, order=(1, 0)))
+
+
+@dataclass(frozen=True)
+class LayerNorm:
+    """Zero mean and unit variance over the last axis, then gain and bias (`eq:layer-norm`)."""
+
+    gain: Array
+    bias: Array
+    eps: float = 1e-5
+
+    @staticmethod
+    def create(width: int) -> LayerNorm:
+        """Gain one, bias zero."""
+        return LayerNorm(np.ones(width, np.float32), np.zeros(width, np.float32))
+
+    def __call__(self, x: Any) -> Any:
+        return layer_norm(x, self.gain, self.bias, eps=self.eps)
+
+
+@dataclass(frozen=True)
+class RMSNorm:
+    """Unit mean square over the last axis, then gain (`eq:rms-norm`)."""
+
+    gain: Array
+    eps: float = 1e-6
+
+    @staticmethod
+    def create(width: int) -> RMSNorm:
+        """Gain one."""
+        return RMSNorm(np.ones(width, np.float32))
+
+    def __call__(self, x: Any) -> Any:
+        return rms_norm(x, self.gain, eps=self.eps)
+
+
+NORMALIZATIONS: dict[str, Callable[[int], Any]] = {"layer": LayerNorm.create, "rms": RMSNorm.create}
+"""By the name that a configuration uses: width -> layer. Batch normalisation has a state: see `batchnorm.py`."""
+
+
+@dataclass(frozen=True)
+class Dropout:
+    """Elements zeroed with probability `rate`, the others divided by 1 - rate (`eq:dropout`).
+
+    Active if and only if a key is given: the same key zeroes the same elements, in a recomputed pass too.
+    """
+
+    rate: float = 0.0
+
+    def __post_init__(self) -> None:
+        if not 0.0 <= self.rate < 1.0:
+            raise ValueError(f"dropout: the rate is {self.rate}; it must be in [0, 1)")
+
+    def __call__(self, x: Any, key: Key | None) -> Any:
+        if key is None or self.rate == 0.0:
+            return x
+        uniform = key.generator().random(x.shape, dtype=np.float32)
+        return dropout(x, keep=(uniform >= self.rate).astype(x.dtype) * np.asarray(1 / (1 - self.rate), x.dtype))
+
+
+ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": ops.relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu}
+"""By the name that a configuration uses. `swiglu` is a feed-forward network of its own."""
+
+
+@dataclass(frozen=True)
+class FeedForward:
+    """down(activation(up(x))) (`eq:feed-forward`), or down(silu(gate(x)) up(x)) for `swiglu` (`eq:swiglu`)."""
+
+    up: Linear
+    down: Linear
+    gate: Linear | None
+    activation: str
+    dropout: Dropout = Dropout()
+
+    @staticmethod
+    def create(
+        key: Key,
+        width: int,
+        hidden: int,
+        *,
+        activation: str = "gelu_tanh",
+        bias: bool = True,
+        init: str = "xavier",
+        gain: float = 1.0,
+        dropout: float = 0.0,
+    ) -> FeedForward:
+        """`gain` scales the weights of `down`, which write to the residual stream."""
+        return FeedForward(
+            up=Linear.create(key.fold("up"), width, hidden, bias=bias, init=init),
+            down=Linear.create(key.fold("down"), hidden, width, bias=bias, init=init, gain=gain),
+            gate=(
+                Linear.create(key.fold("gate"), width, hidden, bias=bias, init=init) if activation == "swiglu" else None
+            ),
+            activation=activation,
+            dropout=Dropout(dropout),
+        )
+
+    def __call__(self, x: Any, key: Key | None = None) -> Any:
+        if self.gate is None:
+            hidden = ACTIVATIONS[self.activation](self.up(x))
+        else:
+            hidden = silu(self.gate(x)) * self.up(x)
+        return self.down(self.dropout(hidden, key))

@@ -1,0 +1,124 @@
+"""Adam and AdamW, learning rate schedules, clipping by the global norm: all on one flat vector of parameters.
+
+An optimiser is a value with `init(parameters) -> state` and `step(state, parameters, gradient, lr)`, which updates the
+vectors in place, block by block, so that a block stays in the processor's cache for all of the formula.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass, field
+from typing import Any
+
+import numpy as np
+
+from minilong.backend import array_module
+
+BLOCK = 1 << 15
+
+
+@dataclass
+class AdamState:
+    """First and second moment of each parameter, and the number of steps taken."""
+
+    first: np.ndarray
+    second: np.ndarray
+    steps: int = 0
+    scratch: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
+
+    def __post_init__(self) -> None:
+        xp = array_module(self.first)
+        n = min(BLOCK, max(1, self.first.size))
+        self.scratch = (xp.empty(n, self.first.dtype), xp.empty(n, self.first.dtype))
+
+
+@dataclass(frozen=True)
+class Adam:
+    """Adam as published (Kingma and Ba 2015, algorithm 1), and AdamW (Loshchilov and Hutter 2019) with `decoupled`.
+
+    m <- beta1 m + (1 - beta1) g;  v <- beta2 v + (1 - beta2) g^2;  with bias corrections by 1 - beta^t:
+    theta <- theta - lr m^ / (sqrt(v^) + eps)   (`eq:adam`)
+    weight_decay: added to the gradient (`decoupled=False`: Adam with L2), or taken from the weights as lr decay theta
+    before the step (`decoupled=True`, `eq:adamw`). Only the first `decayed` parameters decay (the matrices).
+    """
+
+    beta1: float = 0.9
+    beta2: float = 0.999
+    eps: float = 1e-8
+    weight_decay: float = 0.0
+    decoupled: bool = False
+
+    def init(self, parameters: np.ndarray) -> AdamState:
+        """Moments zero."""
+        xp = array_module(parameters)
+        return AdamState(xp.zeros_like(parameters), xp.zeros_like(parameters))
+
+    def step(
+        self, state: AdamState, parameters: np.ndarray, gradient: np.ndarray, lr: float, *, decayed: int | None = None
+    ) -> None:
+        """Update `parameters` (n,) and `state` in place from `gradient` (n,), which is left as it is."""
+        xp: Any = array_module(parameters)
+        state.steps += 1
+        correction1 = 1.0 - self.beta1**state.steps
+        correction2 = 1.0 - self.beta2**state.steps
+        decayed = parameters.size if decayed is None else decayed
+        for start in range(0, parameters.size, BLOCK):
+            stop = min(start + BLOCK, parameters.size)
+            theta, g = parameters[start:stop], gradient[start:stop]
+            m, v = state.first[start:stop], state.second[start:stop]
+            a, b = (s[: stop - start] for s in state.scratch)
+            shrunk = min(max(decayed - start, 0), stop - start)
+            if self.weight_decay and shrunk:
+                if self.decoupled:
+                    theta[:shrunk] *= 1.0 - lr * self.weight_decay
+                else:
+                    xp.copyto(b, g)
+                    b[:shrunk] += self.weight_decay * theta[:shrunk]
+                    g = b
+            xp.multiply(g, g, out=a)  # before `b` is needed again: `g` may live there
+            a *= 1.0 - self.beta2
+            v *= self.beta2
+            v += a
+            xp.multiply(g, 1.0 - self.beta1, out=a)
+            m *= self.beta1
+            m += a
+            xp.multiply(v, 1.0 / correction2, out=a)
+            xp.sqrt(a, out=a)
+            a += self.eps
+            xp.divide(m, a, out=b)
+            b *= lr / correction1
+            theta -= b
+
+
+def clip(gradient: np.ndarray, max_norm: float) -> float:
+    """Scale `gradient` in place so that its Euclidean norm is at most `max_norm` (0: no limit); its norm before.
+
+    One norm over all parameters, so the direction stays (`eq:clip`, Pascanu et al. 2013).
+    """
+    norm = float(math.sqrt(max(0.0, float(gradient @ gradient))))
+    if max_norm and norm > max_norm:
+        gradient *= max_norm / norm
+    return norm
+
+
+@dataclass(frozen=True)
+class Schedule:
+    """Learning rate by step: linear warm-up from lr/warmup to lr, then `kind` down to lr * final at the last step.
+
+    kind: cosine (`eq:cosine`), linear, constant. Steps count from 0; step `steps` and later ones keep the final rate.
+    """
+
+    lr: float
+    steps: int
+    warmup: int = 0
+    kind: str = "cosine"
+    final: float = 0.1
+
+    def __call__(self, step: int) -> float:
+        if step < self.warmup:
+            return self.lr * (step + 1) / self.warmup
+        if self.kind == "constant":
+            return self.lr
+        done = min(1.0, (step - self.warmup) / max(1, self.steps - 1 - self.warmup))
+        left = 0.5 * (1.0 + math.cos(math.pi * done)) if self.kind == "cosine" else 1.0 - done
+        return self.lr * (self.final + (1.0 - self.final) * left)
