@@ -89,9 +89,15 @@ class Tensor:
         raise TypeError("a Tensor is not an array: use an operation of minilong.autodiff, or stop_gradient(x)")
 
     def __bool__(self) -> NoReturn:
-        raise TypeError("a Tensor has no truth value inside a derivative: compare stop_gradient(x) instead")
+        raise TypeError("a Tensor is no number, truth value or index inside a derivative: use stop_gradient(x)")
 
     __float__ = __int__ = __index__ = __bool__
+
+    def __eq__(self, _: object) -> NoReturn:  # Python's own would answer False, whatever the numbers
+        raise TypeError("a Tensor cannot be compared inside a derivative: compare stop_gradient(x) instead")
+
+    __ne__ = __lt__ = __le__ = __gt__ = __ge__ = __eq__
+    __hash__ = object.__hash__
 
 
 def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Any, ...]]]:
@@ -246,6 +252,8 @@ def checkpoint(f: Callable[..., Any]) -> Callable[..., Any]:
         traced = [type(x) is Tensor and x.level == level for x in flat]
         raw = [x.data if t else x for x, t in zip(flat, traced, strict=True)]
         y = on_leaves(*raw)
+        if not (type(y) is Tensor or is_array(y)):
+            raise TypeError(f"checkpoint: the function must return one array, not {type(y).__name__}")
         if type(y) is Tensor and y.level >= level:
             raise TypeError("checkpoint: the function uses a tensor that is not among its arguments; pass it as one")
         parents = [x.node if t else None for x, t in zip(flat, traced, strict=True)]

@@ -38,7 +38,7 @@ def axes(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
 def new_shape(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     """`shape`: the same elements in other axes."""
     size = int(np.prod(shapes[0]))
-    divisors = [d for d in range(1, size + 1) if size % d == 0]
+    divisors = [d for d in range(1, max(size, 1) + 1) if size % d == 0]
     d = int(rng.choice(divisors))
     return {"shape": [(size,), (d, size // d), (1, size // d, d, 1)][rng.integers(3)]}
 
@@ -59,9 +59,9 @@ def cut(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     shape = shapes[0]
     if not shape:
         return {"key": ()}
-    kind = rng.integers(3)
+    kind = rng.integers(3) if shape[0] else 0  # an empty axis has no index
     if kind == 0:
-        return {"key": tuple(slice(int(rng.integers(0, n)), None, int(rng.choice([1, 2]))) for n in shape)}
+        return {"key": tuple(slice(int(rng.integers(max(n, 1))), None, int(rng.choice([1, 2, -1]))) for n in shape)}
     if kind == 1:
         return {"key": (int(rng.integers(-shape[0], shape[0])), ...)}
     return {"key": rng.integers(0, shape[0], size=4)}
@@ -106,7 +106,7 @@ def kept(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
 
 def visible(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     """`allowed` and `scale`: a mask over the last two axes, some rows of which may be empty."""
-    return {"allowed": rng.random(shapes[0][-2:]) < 0.6, "scale": float(rng.uniform(0.3, 1.0))}
+    return {"allowed": rng.random((shapes[0][-2], shapes[1][-2])) < 0.6, "scale": float(rng.uniform(0.3, 1.0))}
 
 
 def angles(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:

@@ -81,6 +81,7 @@ def layer_norm_definition(x: Any, gain: Any, bias: Any, *, eps: float = 1e-5) ->
     domain=real(-2, 2, distinct=True),
     aux=("normal", "inverse"),
     ref=layer_norm_definition,
+    shared=("gain", "bias"),
 )
 def layer_norm(xp: Any, x: Array, gain: Array, bias: Array, *, eps: float = 1e-5) -> tuple[Array, ...]:
     """layer normalisation over the last axis; gain and bias of its length"""
@@ -121,6 +122,7 @@ def rms_norm_definition(x: Any, gain: Any, *, eps: float = 1e-6) -> Any:
     domain=real(-2, 2, kinks=(0.0,)),
     aux=("normal", "inverse"),
     ref=rms_norm_definition,
+    shared=("gain",),
 )
 def rms_norm(xp: Any, x: Array, gain: Array, *, eps: float = 1e-6) -> tuple[Array, ...]:
     """root mean square normalisation over the last axis"""
@@ -174,10 +176,15 @@ def cross_entropy(
 
     `denominator` replaces the number of tokens kept, so that parts of a batch add up to the mean of the whole.
     """
-    rows = logits.reshape(-1, logits.shape[-1])
+    classes = logits.shape[-1]
+    if targets.shape != logits.shape[:-1]:
+        raise ValueError(f"targets have shape {targets.shape} and need {logits.shape[:-1]}")
+    rows = logits.reshape(-1, classes)
     flat = targets.reshape(-1)
     kept = flat != ignore_index
     index = xp.where(kept, flat, 0)[:, None]
+    if index.size and not 0 <= index.min() <= index.max() < classes:
+        raise ValueError(f"targets lie in [{index.min()}, {index.max()}], beyond the {classes} classes")
     count = float(kept.sum()) if denominator is None else float(denominator)
     count = max(count, 1.0)
     top = rows.max(axis=-1, keepdims=True)

@@ -11,7 +11,7 @@ from typing import Any
 from minilong.autodiff import draws, ops
 from minilong.autodiff.ops import WIDE
 from minilong.autodiff.primitive import primitive
-from minilong.backend import Array, array_module, scatter_rows
+from minilong.backend import Array, array_module, scatter_rows, workspace
 
 
 def linear_definition(x: Any, w: Any) -> Any:
@@ -19,7 +19,14 @@ def linear_definition(x: Any, w: Any) -> Any:
     return ops.matmul(x, w)
 
 
-@primitive(eq="eq:linear", shapes="(t,k),(k,n)->(t,n)", domain=WIDE, ref=linear_definition, bilinear=True)
+@primitive(
+    eq="eq:linear",
+    shapes="(t,k),(k,n)->(t,n)",
+    domain=WIDE,
+    ref=linear_definition,
+    bilinear=True,
+    shared=("w",),
+)
 def linear(xp: Any, x: Array, w: Array) -> Array:
     """x W, with all leading axes of x folded into one matrix product"""
     return (fold(x) @ w).reshape(*x.shape[:-1], w.shape[-1])
@@ -36,7 +43,7 @@ def affine_definition(x: Any, w: Any, b: Any) -> Any:
     return ops.matmul(x, w) + b
 
 
-@primitive(eq="eq:affine", shapes="(t,k),(k,n),(n)->(t,n)", domain=WIDE, ref=affine_definition)
+@primitive(eq="eq:affine", shapes="(t,k),(k,n),(n)->(t,n)", domain=WIDE, ref=affine_definition, shared=("w", "b"))
 def affine(xp: Any, x: Array, w: Array, b: Array) -> Array:
     """x W + b"""
     y = fold(x) @ w
@@ -56,7 +63,13 @@ def embedding_definition(table: Any, *, indices: Array) -> Any:
 
 
 @primitive(
-    eq="eq:embedding", shapes="(v,d)->(d)", domain=WIDE, ref=embedding_definition, bilinear=True, draw=draws.rows
+    eq="eq:embedding",
+    shapes="(v,d)->(d)",
+    domain=WIDE,
+    ref=embedding_definition,
+    bilinear=True,
+    shared=("table",),
+    draw=draws.rows,
 )
 def embedding(xp: Any, table: Array, *, indices: Array) -> Array:
     """rows of a table; the cotangent of the table is a deterministic scatter"""
@@ -81,17 +94,23 @@ def rotate_definition(x: Any, *, turn: Array, interleaved: bool = True) -> Any:
     return ops.concatenate(a * cos - b * sin, a * sin + b * cos, axis=-1)
 
 
-@primitive(eq="eq:rotary", shapes="(t,d)->(t,d)", domain=WIDE, ref=rotate_definition, bilinear=True, draw=draws.angles)
+@primitive(
+    eq="eq:rotary", shapes="(t,2h)->(t,2h)", domain=WIDE, ref=rotate_definition, bilinear=True, draw=draws.angles
+)
 def rotate(xp: Any, x: Array, *, turn: Array, interleaved: bool = True) -> Array:
     """rotation of pairs of the last axis: a product of complex numbers
 
     turn: complex (..., t, d/2), of modulus 1. Pairs are neighbours (interleaved, as in the paper) or the two halves.
     """
+    if x.shape[-1] != 2 * turn.shape[-1]:
+        raise ValueError(f"{turn.shape[-1]} angles need a last axis of {2 * turn.shape[-1]}, not {x.shape[-1]}")
+    if turn.real.dtype != x.dtype:
+        raise ValueError(f"angles of type {turn.dtype} for {x.dtype}")
     if interleaved:
         return (xp.ascontiguousarray(x).view(turn.dtype) * turn).view(x.dtype)
     half = x.shape[-1] // 2
     a, b = x[..., :half], x[..., half:]
-    y = xp.empty_like(x)
+    y = workspace(xp, x.shape, x.dtype)
     xp.subtract(a * turn.real, b * turn.imag, out=y[..., :half])
     xp.add(a * turn.imag, b * turn.real, out=y[..., half:])
     return y

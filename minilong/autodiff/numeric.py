@@ -32,21 +32,22 @@ def directional(
     """<g, d/dt f(xs + t vs)> at t = 0, by central differences at steps h, h/2, h/4 extrapolated twice (Richardson).
 
     Each extrapolation removes a power of h^2. The bound is the change that the last extrapolation made (the
-    truncation left is smaller) plus the rounding of the function values, ROUNDING eps <|g|, |f|> / h.
+    truncation left is smaller) plus rounding, ROUNDING eps <|g|, |f| + 1> / h: that of the function values, and, where
+    these are near zero though the slope is not (a sine near pi), that of the points x + t v, for slopes of order 1.
     """
 
     def along(t: float) -> tuple[float, float]:
         y = np.asarray(f(*[x + t * v for x, v in zip(xs, vs, strict=True)]))
         return float(np.sum(g * y)), float(np.sum(np.abs(g * y)))
 
-    slopes, magnitude = [], 0.0
+    slopes, magnitude, weight = [], 0.0, float(np.sum(np.abs(g)))
     for step in (h, h / 2, h / 4):
         (up, up_size), (down, down_size) = along(step), along(-step)
         slopes.append((up - down) / (2 * step))
         magnitude = max(magnitude, up_size, down_size)
     first = [(4 * b - a) / 3 for a, b in pairwise(slopes)]
     value = (16 * first[1] - first[0]) / 15
-    rounding = ROUNDING * EPS * (magnitude + 1e-3) / (h / 4)
+    rounding = ROUNDING * EPS * (magnitude + weight) / (h / 4)
     return Derivative(value, abs(first[1] - first[0]) + rounding)
 
 

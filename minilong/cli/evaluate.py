@@ -41,8 +41,9 @@ def command(run: Path, text: str | None, stride: int | None, weights: str, as_js
       minilong evaluate runs/book-1 other.txt --json
     """
     from minilong.data.corpora import read_text
-    from minilong.train.evaluate import evaluate, held_out
+    from minilong.train.evaluate import evaluate
     from minilong.train.loaded import load
+    from minilong.train.source import held_out
 
     loaded = load(run, weights)
     if loaded.config.task != "lm":

@@ -100,8 +100,9 @@ def run_facts(path: Path) -> dict[str, Any]:
 
     loaded = load(path, "last")
     config = loaded.config
-    records = RunFolder.open(path).metrics()
-    validated = [record for record in records if isinstance(record.get("validation"), float)]
+    with RunFolder.open(path) as folder:
+        records = folder.metrics()
+    validated = [(value, record) for record in records if isinstance(value := record.get("validation"), float)]
     return {
         "run": str(path),
         "step": loaded.step,
@@ -109,7 +110,7 @@ def run_facts(path: Path) -> dict[str, Any]:
         "parameters": describe(config, None).parameters,
         "config": config.to_dict(),
         "last": records[-1] if records else None,
-        "best": min(validated, key=lambda record: record["validation"]) if validated else None,
+        "best": min(validated, key=lambda entry: entry[0])[1] if validated else None,
     }
 
 

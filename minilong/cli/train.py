@@ -7,7 +7,9 @@ import re
 import shlex
 import shutil
 import textwrap
+import warnings
 from collections.abc import Mapping
+from dataclasses import replace as replace_fields
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -109,7 +111,7 @@ def command(
         session, folder = sessions.resume(resume, steps=steps), resume
     else:
         options = {
-            "data.text": tuple(_lasting(name) for name in text) or None,
+            "data.text": text or None,
             "task": task,
             "model.context": context,
             "model.position": position,
@@ -124,6 +126,7 @@ def command(
         }
         given = {key: value for key, value in options.items() if value is not None}
         run = layered(preset=preset, file=config, options=given, assignments=assignments)
+        run = replace_fields(run, data=replace_fields(run.data, text=tuple(map(_lasting, run.data.text))))
         if budget is not None and steps is not None:
             raise UserError("--budget derives the number of steps, but --steps gives it; leave out one of the two")
         if replace and out is None:
@@ -144,7 +147,9 @@ def command(
         say("dry run     nothing was trained or written")
         return
     say("stop        Ctrl-C saves and says how to go on", "")
-    with stop_requests() as should_stop, progress_report(quiet=quiet) as report:
+    with stop_requests() as should_stop, progress_report(quiet=quiet) as report, warnings.catch_warnings():
+        # The loop checks every loss and gradient and says what to try; NumPy's warnings would only blur that line.
+        warnings.simplefilter("ignore", RuntimeWarning)
         outcome = session.run(report, should_stop)
     if outcome.interrupted:
         say(f"interrupted after step {outcome.step}, saved; go on with:", f"  {_resume(outcome.path)}")

@@ -105,8 +105,7 @@ def _typed(key: str, kind: str, value: Any, default: object) -> Any:
             return float(value)
         except OverflowError:
             raise UserError(f"{key} is larger than any floating-point number; choose a smaller one") from None
-    example = list(default) if isinstance(default, tuple) else default
-    shown = str(example).lower() if isinstance(example, bool) else show(example)
+    shown = '["book.txt"]' if isinstance(default, tuple) else str(default).lower() if kind == "bool" else show(default)
     raise UserError(f"{key} must be {EXPECTED[kind]}, but is {show(value)}; write for example {key} = {shown}")
 
 

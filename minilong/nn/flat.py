@@ -58,6 +58,11 @@ class Layout:
             part[...] = array
         return out
 
+    def accumulate(self, model: Any, out: np.ndarray) -> None:
+        """Add the arrays of a gradient to a flat vector."""
+        for array, part in zip(leaves(model), self.slices(out).values(), strict=True):
+            part += array
+
 
 def flatten(model: T, dtype: Any = np.float32) -> tuple[np.ndarray, T, Layout]:
     """A flat vector with the model's parameters, the same model as views of that vector, and the layout."""

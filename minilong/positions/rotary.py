@@ -22,7 +22,8 @@ def rotary_turns(positions: Array, dim: int, *, base: float = 10000.0, dtype: st
     if dim % 2:
         raise ValueError(f"rotary: the head dimension is {dim}; pairs need an even one")
     angle = np.asarray(positions, np.float64)[:, None] * base ** (-np.arange(0, dim, 2) / dim)
-    return np.exp(1j * angle).astype(dtype)
+    turns: np.ndarray = np.exp(1j * angle).astype(dtype)
+    return turns
 
 
 def rotary(x: Any, positions: Array, *, base: float = 10000.0, interleaved: bool = True) -> Any:

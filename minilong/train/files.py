@@ -27,7 +27,7 @@ MANIFEST = "manifest.json"
 
 
 class Disk:
-    """Each file system call of a run folder, one method a call, so that a test can let any of them fail.
+    """Each call that reads or changes files, one method a call, so that a test can let any of them fail.
 
     Reads and writes take a file descriptor and a position, and may do less than they were asked to, as in POSIX.
     """

@@ -1,0 +1,192 @@
+"""A training session: start or resume a run, say what it will need, train it, leave it saved.
+
+Each step is a function of the parameters, the optimiser's moments, the seed and the step number, so that a run that was
+stopped and resumed is bit for bit the run that never stopped (for the same number of threads, which the run records).
+"""
+
+from __future__ import annotations
+
+import json
+import math
+import time
+from collections.abc import Callable
+from dataclasses import replace
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from minilong.errors import Diverged, UserError
+from minilong.keys import Key
+from minilong.models.build import build
+from minilong.nn.flat import Layout, flatten
+from minilong.optim import Adam, AdamState
+from minilong.train import checkpoint as ck
+from minilong.train.config import RunConfig
+from minilong.train.estimate import describe
+from minilong.train.loaded import LoadedRun
+from minilong.train.loop import Outcome, Progress, train_loop
+from minilong.train.plot import loss_plot
+from minilong.train.replicas import Replicas
+from minilong.train.run import RunFolder
+from minilong.train.source import Source, open_source
+
+TRIALS = 3
+LEAST_BUDGET_STEPS = 10
+
+
+def start(config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None) -> Session:
+    """A new run: its data are read and checked and its model is built; nothing is written before `run`.
+
+    budget: seconds to train; the number of steps then follows from the time that a step takes here.
+    """
+    config = config.resolved()
+    source = open_source(config)
+    vector, model, layout = flatten(build(config.model, source.tokenizer.size, Key.of(config.train.seed)))
+    session = Session(config, source, vector, model, layout, Path(out), replace=replace)
+    session.measure(budget)
+    return session
+
+
+def resume(path: Path, *, steps: int | None = None) -> Session:
+    """Go on with a run where its last save stands, exactly; `steps` sets a new total.
+
+    A new total changes the course of the learning rate from here on, as the configuration then says.
+    """
+    run = RunFolder.open(Path(path), write=True)
+    try:
+        config, tokenizer, state = ck.read_config(run), ck.read_tokenizer(run), ck.read_state(run)
+        if steps is not None:
+            config = _with_steps(config, steps)
+        if state.step >= config.train.steps and state.validated_step >= state.step:
+            raise UserError(
+                f"{path} is complete with {state.step} steps; give a larger --steps to go on, or start a new run"
+            )
+        source = open_source(config, tokenizer)
+        vector, model, layout = ck.read_model(run, ck.MODEL, config, tokenizer.size)
+        adam = ck.read_optimizer(run, vector, layout, state.step)
+    except BaseException:
+        run.close()
+        raise
+    session = Session(config, source, vector, model, layout, Path(path), run=run, adam=adam, state=state)
+    session.measure(None)
+    return session
+
+
+class Session:
+    """One run in memory. `estimate` is what it will need; `run` trains and saves."""
+
+    def __init__(
+        self,
+        config: RunConfig,
+        source: Source,
+        vector: np.ndarray,
+        model: Any,
+        layout: Layout,
+        path: Path,
+        *,
+        replace: bool = False,
+        run: RunFolder | None = None,
+        adam: AdamState | None = None,
+        state: ck.State | None = None,
+    ) -> None:
+        train = config.train
+        self.config, self.source, self.path, self.replace, self.folder = config, source, path, replace, run
+        self.vector, self.model, self.layout = vector, model, layout
+        self.optimizer = Adam(
+            train.beta1, train.beta2, train.eps, train.weight_decay, decoupled=train.optimizer == "adamw"
+        )
+        self.adam = adam or self.optimizer.init(vector)
+        self.state = state or ck.State()
+        self.estimate = describe(config, source.tokenizer.size)
+        self._best: bytes | None = None
+
+    def measure(self, budget: float | None) -> None:
+        """Time a few steps without updating anything; with a budget, derive the number of steps from it."""
+        best = math.inf
+        with Replicas(self.config.train.threads, self.layout) as replicas:
+            for trial in range(TRIALS):
+                begin = time.perf_counter()
+                self.gradient(replicas, self.state.step)
+                best = min(best, time.perf_counter() - begin)
+                if best > 2.0 and trial:
+                    break
+            begin = time.perf_counter()
+            self.mean_loss(replicas, self.source.validation[:1])
+            validation = (time.perf_counter() - begin) * len(self.source.validation)
+        if budget is not None:
+            per_step = best + validation / self.config.train.eval_every
+            steps = max(LEAST_BUDGET_STEPS, int((budget - validation) / per_step))
+            self.config = _with_steps(self.config, steps)
+        left = self.config.train.steps - self.state.step
+        seconds = left * best + (left // self.config.train.eval_every + 1) * validation
+        self.estimate = replace(self.estimate, steps=self.config.train.steps, seconds=seconds)
+
+    def run(self, report: Callable[[Progress], None], should_stop: Callable[[], bool]) -> Outcome:
+        """Train to the last step or until asked to stop, and save. Raises Diverged where a number stops being finite:
+        the last save, which is finite, then stays."""
+        if self.folder is None:
+            self.folder = RunFolder.create(self.path, replace=self.replace)
+        with self.folder, Replicas(self.config.train.threads, self.layout, should_stop=should_stop) as replicas:
+            return train_loop(self, self.folder, replicas, report, should_stop)
+
+    def sample(self, length: int, prompt: str | None = None) -> str:
+        """What the model writes now: a continuation, or an answer to a held-out source."""
+        return LoadedRun(self.config, self.model, self.source.tokenizer, self.state.step).sample(length, prompt)
+
+    def save(self, folder: RunFolder, *, first: bool = False) -> None:
+        """Commit the whole state at once. Raises Diverged, and writes nothing, where it holds a NaN or an infinity."""
+        files: dict[str, bytes] = {}
+        if first or self.state.step == 0 or ck.CONFIG not in folder.files:
+            files[ck.TOKENIZER] = json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode()
+        files[ck.CONFIG] = self.config.to_toml().encode()
+        try:
+            files[ck.MODEL] = ck.model_file(self.vector, self.layout)
+            files[ck.OPTIMIZER] = ck.optimizer_file(self.adam, self.layout)
+        except ValueError as error:
+            raise self.diverged(str(error)) from error
+        if self._best is not None:
+            files[ck.BEST] = self._best
+        files[ck.STATE] = ck.state_file(self.state)
+        folder.commit(files)
+        self._best = None
+
+    def draw(self, folder: RunFolder) -> None:
+        """Commit `loss.png`, apart from the state: drawing takes a second, and may not delay a save."""
+        plot = loss_plot(folder.metrics(), self.source.characters_per_token)
+        if plot is not None:
+            folder.commit({"loss.png": plot})
+
+    def remember_best(self, validation: float) -> None:
+        """Keep the weights for `best.safetensors` if they are the best so far."""
+        if self.state.best_validation is None or validation < self.state.best_validation:
+            self.state.best_validation, self.state.best_step = validation, self.state.step
+            self._best = ck.model_file(self.vector, self.layout)
+
+    def diverged(self, what: str) -> Diverged:
+        """The error that stops a run: what was found, at which step, what is safe, and what to try."""
+        train = self.config.train
+        safe = ""
+        if self.folder is not None and self.folder.step is not None:
+            safe = f"; the save of step {self.folder.step} in {self.path} is finite and stays"
+        return Diverged(
+            f"diverged at step {self.state.step + 1} (learning rate {train.lr:g}): {what}{safe}; "
+            f"try a lower --lr (such as {train.lr / 10:.1g}), a longer train.warmup, or train.clip = 1"
+        )
+
+    def gradient(self, replicas: Replicas, step: int) -> tuple[float, np.ndarray]:
+        """Loss and flat gradient of the batch of a step."""
+        train = self.config.train
+        key = Key.of(train.seed).fold("dropout", step) if self.config.model.dropout else None
+        parts = self.source.batch(step).shards(train.accumulate)
+        return replicas.gradient(self.source.loss, self.model, parts, key)
+
+    def mean_loss(self, replicas: Replicas, batches: Any) -> float:
+        """Mean loss in nats per token over batches, without dropout."""
+        losses = replicas.map(lambda batch: float(self.source.loss(self.model, batch)) * batch.tokens, batches)
+        return float(sum(losses) / max(1, sum(batch.tokens for batch in batches)))
+
+
+def _with_steps(config: RunConfig, steps: int) -> RunConfig:
+    warmup = min(config.train.warmup, steps // 5)
+    return replace(config, train=replace(config.train, steps=steps, warmup=warmup))

@@ -1,0 +1,147 @@
+"""What a run reads: tokenizer, training batches by step, validation batches, and the loss that fits them."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from dataclasses import dataclass, replace
+from typing import Any
+
+from minilong.data.batches import LanguageBatch, PackedWindows, PairBatch, PairData
+from minilong.data.bpe import BpeTokenizer
+from minilong.data.corpora import read_pairs, read_texts, split_pairs, split_text
+from minilong.data.tasks import TASKS, Task
+from minilong.data.tokenizers import ByteTokenizer, CharTokenizer
+from minilong.data.vocabulary import Tokenizer
+from minilong.errors import UserError
+from minilong.keys import Key
+from minilong.objectives import causal_loss, sequence_loss
+from minilong.train.config import RunConfig
+
+VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
+"""About how much of what is held out the validations during training cover."""
+
+
+@dataclass(frozen=True)
+class Source:
+    """The data of a run. `batch(step)` is a pure function; `characters` counts characters per validation token."""
+
+    tokenizer: Tokenizer
+    loss: Callable[..., Any]
+    batch: Callable[[int], Any]
+    validation: tuple[Any, ...]
+    characters_per_token: float | None
+    tokens_per_step: int
+
+
+def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source:
+    """Read and check everything that the run needs before anything is allocated. A resumed run brings its tokenizer."""
+    if config.task == "lm":
+        return _language(config, tokenizer)
+    return _pairs(config, tokenizer) if config.task == "translate" else _generated(config)
+
+
+def train_tokenizer(config: RunConfig, texts: list[str]) -> Tokenizer:
+    """The configured tokenizer, made from the texts. Characters are those of all texts, held-out parts included."""
+    if config.data.tokenizer == "byte":
+        return ByteTokenizer()
+    if config.data.tokenizer == "char":
+        return CharTokenizer.train(texts)
+    return BpeTokenizer.train(texts, config.data.vocabulary)
+
+
+def held_out(config: RunConfig) -> str:
+    """The held-out ends of the run's own texts, one after another."""
+    return "".join(split_text(text, config.data.validation)[1] for text in read_texts(config.data.text))
+
+
+def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
+    texts = read_texts(config.data.text)
+    tokenizer = tokenizer or train_tokenizer(config, texts)
+    parts = [split_text(text, config.data.validation) for text in texts]
+    context, size, key = config.model.context, config.train.batch, _order_key(config)
+    train = PackedWindows(
+        [tokenizer.encode(a) for a, _ in parts], context, separator=tokenizer.separator, name="the training text"
+    )
+    encoded = [tokenizer.encode(b) for _, b in parts]
+    valid = PackedWindows(
+        encoded, context, separator=tokenizer.separator, partial=True, name="the held-out end of the text"
+    )
+    batches: list[LanguageBatch] = []
+    counted = 0
+    for batch in valid.sequential(_validation_rows(size)):
+        batches.append(batch)
+        counted += batch.tokens
+        if counted >= VALIDATION_TOKENS:
+            break
+    tokens = sum(len(ids) for ids in encoded)
+    return Source(
+        tokenizer=tokenizer,
+        loss=causal_loss,
+        batch=lambda step: train.batch(step, size, key),
+        validation=tuple(batches),
+        characters_per_token=sum(len(b) for _, b in parts) / tokens,
+        tokens_per_step=size * context,
+    )
+
+
+def _pairs(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
+    pairs = [pair for name in config.data.text for pair in read_pairs(name)]
+    tokenizer = tokenizer or train_tokenizer(config, [side for pair in pairs for side in pair])
+    train, valid = split_pairs(pairs, config.data.validation, config.train.seed)
+    data, held = (_pair_data(part, tokenizer, config.data.max_length) for part in (train, valid))
+    every = list(held.sequential(_validation_rows(config.train.batch)))
+    thinned = every[
+        :: max(1, len(held) // VALIDATION_PAIRS)
+    ]  # of all lengths: they come from the shortest to the longest
+    key = _order_key(config)
+    return _sequences(tokenizer, lambda step: data.batch(step, config.train.batch, key), thinned)
+
+
+def _pair_data(pairs: list[tuple[str, str]], tokenizer: Tokenizer, longest: int) -> PairData:
+    ids = [(tokenizer.encode(a), tokenizer.encode(b)) for a, b in pairs]
+    return PairData(ids, pad=tokenizer.pad, bos=tokenizer.bos, eos=tokenizer.eos, max_length=longest)
+
+
+def generated_task(config: RunConfig) -> Task:
+    """The generated task of a run, with the configured lengths."""
+    return replace(TASKS[config.task], shortest=config.data.min_length, longest=config.data.max_length)
+
+
+def _generated(config: RunConfig) -> Source:
+    task = generated_task(config)
+    key = _order_key(config)
+    return _sequences(
+        task.tokenizer,
+        lambda step: task.batch(step, config.train.batch, key),
+        list(task.sequential(_validation_rows(config.train.batch))),
+    )
+
+
+def _sequences(tokenizer: Tokenizer, batch: Callable[[int], PairBatch], validation: list[PairBatch]) -> Source:
+    first = batch(0)
+    return Source(tokenizer, sequence_loss, batch, tuple(validation), None, first.tokens)
+
+
+def validation_text_pairs(config: RunConfig) -> list[tuple[str, str]]:
+    """The held-out sentence pairs of a translation run."""
+    if config.task != "translate":
+        raise UserError(f"task {config.task!r} has no sentence pairs; use a run of task 'translate'")
+    pairs = [pair for name in config.data.text for pair in read_pairs(name)]
+    return split_pairs(pairs, config.data.validation, config.train.seed)[1]
+
+
+def _validation_rows(batch: int) -> int:
+    return max(batch, 32)
+
+
+def _order_key(config: RunConfig) -> Key:
+    return Key.of(config.train.seed).fold("order")
+
+
+def sample_source(config: RunConfig) -> str:
+    """A held-out source sentence, to show what a run answers."""
+    if config.task == "translate":
+        fitting = [a for a, _ in validation_text_pairs(config) if len(a) <= config.data.max_length]
+        return fitting[0] if fitting else ""
+    task = generated_task(config)
+    return task.tokenizer.decode(next(task.sequential(1)).source[0])
