@@ -11,7 +11,7 @@ from typing import Any
 from minilong.attention.mask import Mask
 from minilong.attention.naive import array_of, masked_softmax, naive, repeat_heads
 from minilong.autodiff import draws, ops, primitive, real
-from minilong.backend import Array, array_module
+from minilong.backend import Array, array_module, workspace
 
 
 def attend_definition(q: Any, k: Any, v: Any, *, scale: float, allowed: Array | None = None) -> Any:
@@ -32,8 +32,8 @@ def attend(xp: Any, q: Array, k: Array, v: Array, *, scale: float, allowed: Arra
     batch = xp.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
     t, s = q.shape[-2], k.shape[-2]
     q, k, v = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
-    y = xp.empty((*batch, t, v.shape[-1]), q.dtype)
-    weights = xp.empty((*batch, t, s), q.dtype)
+    y = workspace(xp, (*batch, t, v.shape[-1]), q.dtype)
+    weights = workspace(xp, (*batch, t, s), q.dtype)
     if allowed is not None:
         hidden = xp.zeros(allowed.shape, q.dtype)
         hidden[~allowed] = -xp.inf
@@ -55,7 +55,7 @@ def attend(xp: Any, q: Array, k: Array, v: Array, *, scale: float, allowed: Arra
 def attend_vjp(g: Array, q: Array, k: Array, v: Array, y: Array, weights: Array, *, scale: float) -> tuple[Array, ...]:
     xp, batch = array_module(g), g.shape[:-2]
     wide_q, wide_k, wide_v = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
-    gq, gk, gv = (xp.empty(x.shape, g.dtype) for x in (wide_q, wide_k, wide_v))
+    gq, gk, gv = (workspace(xp, x.shape, g.dtype) for x in (wide_q, wide_k, wide_v))
     along = xp.einsum("...i,...i->...", g, y)[..., None]
     for i in range(batch[0]) if batch else (...,):
         p = weights[i]

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
     from rich.console import Console
     from rich.table import Table
 
-    from minilong.train.session import Estimate
+    from minilong.train.estimate import Estimate
 
 
 def console(*, stderr: bool) -> Console:
@@ -48,11 +48,11 @@ def count(number: float) -> str:
 
 def size(amount: float) -> str:
     """An amount of bytes for people, in powers of 1000: 3.2 MB."""
-    for unit in ("B", "kB", "MB", "GB"):
+    for unit in ("B", "kB", "MB", "GB", "TB", "PB"):
         if amount < 1000:
             return f"{amount:.0f} {unit}" if unit == "B" or amount >= 100 else f"{amount:.1f} {unit}"
         amount /= 1000
-    return f"{amount:.1f} TB"
+    return f"{amount:.1f} EB"
 
 
 def duration(seconds: float) -> str:

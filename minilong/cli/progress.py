@@ -16,7 +16,7 @@ from minilong.cli.output import console, count, duration
 if TYPE_CHECKING:
     from rich.live import Live
 
-    from minilong.train.session import Progress
+    from minilong.train.loop import Progress
 
 PLAIN_INTERVAL, LIVE_INTERVAL = 10.0, 0.1
 
@@ -71,16 +71,16 @@ class _Report:
 
 
 def progress_line(progress: Progress, latest: tuple[float, float | None] | None) -> str:
-    """Step, share, losses, speed and times in one line of about 80 characters.
+    """Step, share, losses, speed and times in one line that fits 80 columns.
 
-    `latest` is the last validation loss in nats per token, with its bits per character if known.
+    `latest` is the last validation loss in nats per token, with its bits per character (bpc) if known.
     """
     width = len(str(progress.steps))
     parts = [f"{progress.step:>{width}}/{progress.steps} {100 * progress.step // max(progress.steps, 1):3d}%"]
     if progress.loss is not None:
         parts.append(f"loss {progress.loss:.3f}")
     if latest is not None:
-        parts.append(f"val {latest[0]:.3f}" + (f" ({latest[1]:.3f} bits/char)" if latest[1] is not None else ""))
+        parts.append(f"val {latest[0]:.3f}" + (f" bpc {latest[1]:.3f}" if latest[1] is not None else ""))
     parts.append(f"{count(progress.tokens_per_second)} tok/s")
     parts.append(f"{duration(progress.elapsed)}, {duration(progress.remaining)} left")
     return "  ".join(parts)

@@ -26,7 +26,8 @@ from minilong.train.config import TASKS, RunConfig
 from minilong.train.presets import layered
 
 if TYPE_CHECKING:
-    from minilong.train.session import Outcome, Session
+    from minilong.train.loop import Outcome
+    from minilong.train.session import Session
 
 WITH_RESUME = {"--resume", "--steps", "--quiet", "--dry-run"}
 SAMPLE_LENGTH = 300

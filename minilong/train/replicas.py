@@ -120,7 +120,8 @@ def _serve(tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> 
         f, future = task
         if future.set_running_or_notify_cancel():
             try:
-                future.set_result(f())
+                with np.errstate(all="ignore"):  # whether numbers stay finite is asked of the loss and of the norm
+                    future.set_result(f())
             except BaseException as error:
                 future.set_exception(error)
         del task, f, future  # or the last step's arrays would live until the next

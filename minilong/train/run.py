@@ -68,6 +68,12 @@ class RunFolder:
             raise
         return run
 
+    @staticmethod
+    def check_free(path: Path, *, replace: bool = False) -> None:
+        """UserError where `create` would refuse the folder for what is in it. Writes nothing."""
+        with as_user_errors(f"cannot make the run folder {path}"):
+            RunFolder(Path(path), fs.Disk())._require_free(replace)
+
     @classmethod
     def open(cls, path: Path, *, write: bool = False, disk: fs.Disk | None = None) -> RunFolder:
         """A run that exists, every file verified; with `write` to go on with it, from the last commit.

@@ -41,6 +41,7 @@ def start(config: RunConfig, out: Path, *, replace: bool = False, budget: float 
     budget: seconds to train; the number of steps then follows from the time that a step takes here.
     """
     config = config.resolved()
+    RunFolder.check_free(Path(out), replace=replace)
     source = open_source(config)
     vector, model, layout = flatten(build(config.model, source.tokenizer.size, Key.of(config.train.seed)))
     session = Session(config, source, vector, model, layout, Path(out), replace=replace)
@@ -57,7 +58,7 @@ def resume(path: Path, *, steps: int | None = None) -> Session:
     try:
         config, tokenizer, state = ck.read_config(run), ck.read_tokenizer(run), ck.read_state(run)
         if steps is not None:
-            config = _with_steps(config, steps)
+            config = replace(config, train=replace(config.train, steps=steps))
         if state.step >= config.train.steps and state.validated_step >= state.step:
             raise UserError(
                 f"{path} is complete with {state.step} steps; give a larger --steps to go on, or start a new run"
@@ -117,7 +118,8 @@ class Session:
         if budget is not None:
             per_step = best + validation / self.config.train.eval_every
             steps = max(LEAST_BUDGET_STEPS, int((budget - validation) / per_step))
-            self.config = _with_steps(self.config, steps)
+            warmup = min(self.config.train.warmup, steps // 10)
+            self.config = replace(self.config, train=replace(self.config.train, steps=steps, warmup=warmup))
         left = self.config.train.steps - self.state.step
         seconds = left * best + (left // self.config.train.eval_every + 1) * validation
         self.estimate = replace(self.estimate, steps=self.config.train.steps, seconds=seconds)
@@ -185,8 +187,3 @@ class Session:
         """Mean loss in nats per token over batches, without dropout."""
         losses = replicas.map(lambda batch: float(self.source.loss(self.model, batch)) * batch.tokens, batches)
         return float(sum(losses) / max(1, sum(batch.tokens for batch in batches)))
-
-
-def _with_steps(config: RunConfig, steps: int) -> RunConfig:
-    warmup = min(config.train.warmup, steps // 5)
-    return replace(config, train=replace(config.train, steps=steps, warmup=warmup))
