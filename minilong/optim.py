@@ -93,10 +93,12 @@ class Adam:
 def clip(gradient: np.ndarray, max_norm: float) -> float:
     """Scale `gradient` in place so that its Euclidean norm is at most `max_norm` (0: no limit); its norm before.
 
-    One norm over all parameters, so the direction stays (`eq:clip`, Pascanu et al. 2013).
+    One norm over all parameters, so the direction stays (`eq:clip`, Pascanu et al. 2013). A norm that is infinite or no
+    number is returned, and the gradient left as it is: the caller must stop, since no scale mends it.
     """
-    norm = float(math.sqrt(max(0.0, float(gradient @ gradient))))
-    if max_norm and norm > max_norm:
+    with np.errstate(over="ignore"):  # infinite is the right answer
+        norm = math.sqrt(float(gradient @ gradient))
+    if max_norm and max_norm < norm < math.inf:
         gradient *= max_norm / norm
     return norm
 

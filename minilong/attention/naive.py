@@ -30,7 +30,7 @@ def naive(q: Any, k: Any, v: Any, *, mask: Mask | None = None, scale: float | No
 
 
 def masked_softmax(scores: Any, allowed: Array | None) -> Any:
-    """Softmax over the allowed keys of each row, zeros elsewhere; all zeros in a row without any (`eq:masked-softmax`)."""
+    """Softmax over the allowed keys of each row, zeros elsewhere; all zeros where none is (`eq:masked-softmax`)."""
     if allowed is None:
         return softmax(scores)
     outside = ops.scale(scores, by=0.0)

@@ -104,7 +104,8 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Any
     """`f(*xs)` and its pullback: `pull(g)` gives the cotangents of the inputs for the cotangent `g` of the value.
 
     Each input is an array or a tree of arrays (tuple, list, dict, dataclass); its cotangent has the same structure.
-    `f` must return one array. Inputs that it does not depend on get zeros. `pull` may be called once.
+    `f` must return one array. Inputs that it does not depend on get zeros. `pull` may be called once. Cotangents may
+    share memory with each other and with `g`, or be views that repeat one number: copy before writing into one.
     """
     flat = [x for tree in xs for x in leaves(tree)]
     level = _depth.get() + 1

@@ -157,8 +157,8 @@ def cross_entropy_definition(
     xp = array_module(targets)
     kept = targets != ignore_index
     chosen = ops.take_along(log_softmax(logits), indices=xp.where(kept, targets, 0))
-    count = float(kept.sum()) if denominator is None else denominator
-    return -ops.sum(ops.where(chosen, ops.scale(chosen, by=0.0), condition=kept)) / max(count, 1.0)
+    count = max(float(kept.sum()), 1.0) if denominator is None else denominator
+    return -ops.sum(ops.where(chosen, ops.scale(chosen, by=0.0), condition=kept)) / count
 
 
 @primitive(
@@ -185,8 +185,7 @@ def cross_entropy(
     index = xp.where(kept, flat, 0)[:, None]
     if index.size and not 0 <= index.min() <= index.max() < classes:
         raise ValueError(f"targets lie in [{index.min()}, {index.max()}], beyond the {classes} classes")
-    count = float(kept.sum()) if denominator is None else float(denominator)
-    count = max(count, 1.0)
+    count = max(float(kept.sum()), 1.0) if denominator is None else float(denominator)
     top = rows.max(axis=-1, keepdims=True)
     p = rows - top
     chosen = xp.take_along_axis(p, index, axis=-1)[:, 0]

@@ -119,6 +119,8 @@ def power(xp: Any, x: Array, *, exponent: float) -> Array:
 
 @power.vjp
 def power_vjp(g: Any, x: Any, *, exponent: float) -> tuple[Any, ...]:
+    if exponent == 0:  # 0 x^-1 is no number at x = 0
+        return (g * 0.0,)
     return (g * (power(x, exponent=exponent - 1) * exponent),)
 
 
@@ -248,7 +250,8 @@ def where(xp: Any, a: Array, b: Array, *, condition: Array) -> Array:
 
 @where.vjp
 def where_vjp(g: Any, a_shape: Any, b_shape: Any, *, condition: Array) -> tuple[Any, ...]:
-    return reduce_to(g * condition, a_shape), reduce_to(g * ~condition, b_shape)
+    chosen = array_module(condition).not_equal(condition, 0)  # of a Python bool as well, whose ~ is a number
+    return reduce_to(g * chosen, a_shape), reduce_to(g * ~chosen, b_shape)
 
 
 # Reductions

@@ -36,10 +36,14 @@ class ModelConfig:
     context: int = setting(128, "tokens that the model sees at once", least=1, most=1_000_000_000)
     dropout: float = setting(0.0, "share of activations set to zero in training", least=0, below=1)
     tied: bool = setting(True, "use one matrix as input embedding and output layer")
-    bias: bool = setting(True, "linear layers and layer norms have a bias")
+    bias: bool = setting(True, "linear layers have a bias (layer norms always do)")
     init: str = setting("xavier", "initial values of weight matrices", choices=INITS)
 
     def __post_init__(self) -> None:
+        if self.normalization == "batch":  # the article's 9.1 recommends it, so the refusal explains
+            from minilong.nn.batchnorm import WHY_NOT_CAUSAL
+
+            raise UserError(f"model.normalization is 'batch', but {WHY_NOT_CAUSAL}")
         check_fields("model", self)
         if self.width % self.heads:
             near = _divisors_near(self.width, self.heads)

@@ -75,10 +75,14 @@ def activations_per_token(config: ModelConfig, vocabulary: int, length: int) -> 
     config = config.resolved()
     width, hidden, weights = config.width, config.feed_forward, config.heads * length
     attention = 7 * width + weights  # norm: 2; query, key, value; weights; output before and after the heads are merged
-    wide = {"relu": 2, "swiglu": 5}.get(config.activation, 3)  # inputs of the matrices, and what the activation keeps
+    # The input of the last matrix and what the activation keeps: for relu and silu its value, which is that input.
+    wide = {"relu": 1, "silu": 2, "swiglu": 4}.get(config.activation, 3)
+    if config.dropout:
+        wide += 2 if config.activation in ("relu", "silu") else 1  # factors, and where it was shared, the input anew
     feed_forward = 2 * width + wide * hidden
-    dropped = (2 * width + hidden) if config.dropout else 0
+    dropped = 2 * width if config.dropout else 0
     layers = config.layers * (attention + feed_forward + dropped)
     if config.kind == "encoder-decoder":
         layers += config.layers * (2 * attention + feed_forward + dropped)
-    return layers + 3 * width + 3 * vocabulary + 2 * max(hidden, weights)
+    # The most at once: at the loss (logits and probabilities), or a moment later in the last feed-forward layer.
+    return layers + 3 * width + max(2 * vocabulary, 3 * hidden)

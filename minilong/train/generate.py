@@ -59,10 +59,11 @@ def choose(
     scores[:FIRST] = -np.inf
     if temperature == 0:
         return int(scores.argmax())
-    order = np.argsort(-scores, kind="stable")
+    order = np.argsort(-scores, kind="stable")[: len(scores) - FIRST]  # rounding may send the draw below to the last
     if top_k:
         order = order[:top_k]
-    p = np.exp((scores[order] - scores[order[0]]) / temperature)
+    with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest get probability zero
+        p = np.exp((scores[order] - scores[order[0]]) / temperature)
     p /= p.sum()
     if top_p < 1:
         count = int(np.searchsorted(np.cumsum(p), top_p)) + 1

@@ -121,10 +121,10 @@ class _Loop:
         s, train = self.s, self.s.config.train
         loss, gradient = s.gradient(self.replicas, s.state.step)
         if not math.isfinite(loss):
-            raise s.diverged(f"the loss is {loss}")
+            raise s.diverged(f"the loss is {loss}", s.state.step + 1)
         norm = clip(gradient, train.clip)
         if not math.isfinite(norm):
-            raise s.diverged(f"the gradient's norm is {norm}")
+            raise s.diverged(f"the gradient's norm is {norm}", s.state.step + 1)
         state, old = s.state, s.state.smoothed_loss
         state.loss, state.gradient_norm, state.lr = loss, norm, self.schedule(state.step)
         s.optimizer.step(s.adam, s.vector, gradient, state.lr, decayed=s.layout.decayed)
@@ -136,7 +136,7 @@ class _Loop:
         s = self.s
         validation = s.mean_loss(self.replicas, s.source.validation)
         if not math.isfinite(validation):
-            raise s.diverged(f"the validation loss is {validation}")
+            raise s.diverged(f"the validation loss is {validation}", s.state.step)
         s.state.validation, s.state.validated_step = validation, s.state.step
         s.remember_best(validation)
         return validation

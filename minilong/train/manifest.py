@@ -58,12 +58,14 @@ class Manifest:
         if not whole:
             raise ManifestError("its content does not match its own checksum")
         # What follows is written by this program or one that imitates it, so only versions and bad intent can differ.
-        version = content.get("format")
-        if isinstance(version, int) and version > FORMAT:
-            raise NewerFormat(f"format {version}, this version reads up to {FORMAT}")
         try:
+            version = _count(content["format"])
+            if version > FORMAT:
+                raise NewerFormat(f"format {version}, this version reads up to {FORMAT}")
             files = {_plain(name): Entry(_count(e["bytes"]), str(e["sha256"])) for name, e in content["files"].items()}
             return Manifest(_count(content["commit"]), files)
+        except NewerFormat:
+            raise
         except (ValueError, KeyError, TypeError, AttributeError) as error:
             raise ManifestError(f"it has an entry that no run has: {error}") from error
 

@@ -279,7 +279,7 @@ class RunFolder:
             if self._replaces and not self._manifest.files:
                 whole = "the run that it replaces is whole"
             resume = f", then `minilong train --resume {quoted(self.path)}`" if self._manifest.files else ""
-            fact = f"cannot save to {self.path}: {reason(error)} (to write: {size / 1e6:.1f} MB)"
+            fact = f"cannot save to {self.path}: {reason(error)} (to write: {size:,} bytes)"
             raise UserError(f"{fact}; {whole}: {mend(error)}{resume}") from error
 
 

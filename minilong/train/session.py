@@ -142,11 +142,8 @@ class Session:
         if first or self.state.step == 0 or ck.CONFIG not in folder.files:
             files[ck.TOKENIZER] = json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode()
         files[ck.CONFIG] = self.config.to_toml().encode()
-        try:
-            files[ck.MODEL] = ck.model_file(self.vector, self.layout)
-            files[ck.OPTIMIZER] = ck.optimizer_file(self.adam, self.layout)
-        except ValueError as error:
-            raise self.diverged(str(error)) from error
+        files[ck.MODEL] = self.finite(ck.model_file, self.vector)
+        files[ck.OPTIMIZER] = self.finite(ck.optimizer_file, self.adam)
         if self._best is not None:
             files[ck.BEST] = self._best
         files[ck.STATE] = ck.state_file(self.state)
@@ -162,17 +159,24 @@ class Session:
     def remember_best(self, validation: float) -> None:
         """Keep the weights for `best.safetensors` if they are the best so far."""
         if self.state.best_validation is None or validation < self.state.best_validation:
+            self._best = self.finite(ck.model_file, self.vector)
             self.state.best_validation, self.state.best_step = validation, self.state.step
-            self._best = ck.model_file(self.vector, self.layout)
 
-    def diverged(self, what: str) -> Diverged:
+    def finite(self, file: Callable[[Any, Layout], bytes], arrays: Any) -> bytes:
+        """The file of some arrays. Raises Diverged where one holds a NaN or an infinity."""
+        try:
+            return file(arrays, self.layout)
+        except ValueError as error:
+            raise self.diverged(str(error), self.state.step) from error
+
+    def diverged(self, what: str, step: int) -> Diverged:
         """The error that stops a run: what was found, at which step, what is safe, and what to try."""
         train = self.config.train
         safe = ""
         if self.folder is not None and self.folder.step is not None:
             safe = f"; the save of step {self.folder.step} in {self.path} is finite and stays"
         return Diverged(
-            f"diverged at step {self.state.step + 1} (learning rate {train.lr:g}): {what}{safe}; "
+            f"diverged at step {step} (learning rate {train.lr:g}): {what}{safe}; "
             f"try a lower --lr (such as {train.lr / 10:.1g}), a longer train.warmup, or train.clip = 1"
         )
 

@@ -88,18 +88,26 @@ def beam_search(model: Any, source: np.ndarray, longest: int, beam: int, penalty
         rows_of, tokens = np.unravel_index(best, totals.shape)
         values = totals[rows_of, tokens]
         ended = tokens == EOS
-        for row, value in zip(rows_of[ended], values[ended], strict=True):
-            finished.append((value / ((5 + t + 1) / 6) ** penalty, paths[row, 1:]))
+        for i in np.flatnonzero(ended[:beam]):  # an end that ranks below the beam is dropped like any other token there
+            finished.append((float(values[i]) / length_norm(t + 1, penalty), paths[rows_of[i], 1:]))
         keep = np.flatnonzero(~ended & np.isfinite(values))[:beam]
-        if len(finished) >= beam or not len(keep):
+        if not len(keep):
+            break
+        # Log-likelihoods only fall: without a penalty, no open hypothesis can overtake a finished one that leads.
+        if len(finished) >= beam and max(score for score, _ in finished) >= values[keep[0]] / length_norm(t + 1, penalty):
             break
         paths = np.concatenate([paths[rows_of[keep]], tokens[keep, None].astype(np.int32)], axis=1)
         scores = values[keep]
     else:
         finished += [
-            (float(value) / ((5 + longest) / 6) ** penalty, path[1:]) for value, path in zip(scores, paths, strict=True)
+            (float(value) / length_norm(longest, penalty), path[1:]) for value, path in zip(scores, paths, strict=True)
         ]
     return max(finished, key=lambda pair: pair[0])[1]
+
+
+def length_norm(length: int, penalty: float) -> float:
+    """What a log-likelihood is divided by, so that long answers are not at a disadvantage: ((5 + length) / 6)^penalty."""
+    return float(((5 + length) / 6) ** penalty)
 
 
 def exact_match(model: Any, batches: Sequence[PairBatch], tokenizer: Tokenizer) -> float:

@@ -1,0 +1,36 @@
+"""What every test runs under: one Hypothesis profile, floating-point errors raised, fresh memory full of NaN."""
+
+from __future__ import annotations
+
+import os
+from collections.abc import Iterator
+from typing import Any
+
+import numpy as np
+import pytest
+from hypothesis import HealthCheck, settings
+
+import minilong.backend
+import minilong.backend.arrays
+
+# `pytest --hypothesis-profile deep` chooses another one. No deadline: the machines are shared.
+settings.register_profile("dev", max_examples=20, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.register_profile("ci", max_examples=100, deadline=None, derandomize=True)
+settings.register_profile("deep", max_examples=2000, deadline=None, print_blob=True)
+settings.load_profile("ci" if os.environ.get("CI") else "dev")
+
+
+def poisoned(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
+    """Stands in for `workspace`: memory that a kernel reads before it writes shows up as NaN."""
+    return xp.full(shape, np.nan, dtype) if np.dtype(dtype).kind in "fc" else xp.full(shape, 77, dtype)
+
+
+# Before any other module of the package is imported, since each takes the name from here.
+minilong.backend.arrays.workspace = minilong.backend.workspace = poisoned
+
+
+@pytest.fixture(autouse=True)
+def floating_point_errors() -> Iterator[None]:
+    """Overflow, division by zero and invalid operations raise. Underflow is meant: exp of a hidden score is 0."""
+    with np.errstate(all="raise", under="ignore"):
+        yield

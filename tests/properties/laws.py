@@ -1,0 +1,237 @@
+"""What is true of every primitive, each property as a function of one random call.
+
+`test_primitives.py` runs them on the registry, `test_mutants.py` on wrong VJPs, which they must tell from right ones.
+Tolerances come from the error bounds of `numeric.py`, the same for all operations.
+"""
+
+from __future__ import annotations
+
+import gc
+import weakref
+from dataclasses import replace
+from typing import Any
+
+import numpy as np
+from strategies import Case, assert_equal_to_rounding
+
+from minilong.autodiff import ops, value_and_grad, vjp
+from minilong.autodiff.numeric import directional
+
+
+def reference(case: Case) -> None:
+    """The fused operation and its rule equal the definition and the cotangents of the definition."""
+
+    def definition(*xs: Any) -> Any:
+        return case.p.ref(*xs, **case.params)
+
+    y = np.asarray(case.value(*case.xs))
+    assert_equal_to_rounding(y, definition(*case.xs), *case.xs)
+    actual = case.cotangents()
+    for c, expected in zip(actual, case.cotangents(f=definition), strict=True):
+        assert_equal_to_rounding(c, expected, *case.xs, case.g, y, *actual)
+
+
+def direction(case: Case) -> None:
+    """<J^T g, v> by the rule equals <g, J v> by finite differences of the operation, for random g and v."""
+    step = 1.0 if case.p.bilinear else 1e-3
+    expected = directional(case.value, case.xs, case.vs, case.g, h=step)
+    actual = inner(case.cotangents(), case.vs)
+    assert abs(actual - expected.value) <= expected.bound, (
+        f"<J^T g, v> = {actual!r}, by differences {expected.value!r}, bound {expected.bound:.3g}"
+    )
+
+
+def second_order(case: Case) -> None:
+    """The same of (x, g) -> <J(x)^T g, v>: the rule itself is differentiated, in the inputs and in the cotangent."""
+    n = len(case.xs)
+
+    def cotangents(*xg: Any) -> tuple[Any, ...]:
+        return vjp(case.value, *xg[:n])[1](xg[n])
+
+    def along_v(xg: tuple[Any, ...]) -> Any:
+        total: Any = 0.0
+        for c, v in zip(cotangents(*xg), case.vs, strict=True):
+            total = total + ops.sum(ops.mul(c, v))
+        return total
+
+    rng = np.random.default_rng(0)
+    xg = (*case.xs, case.g)
+    us = [rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.3, 1.0, x.shape) for x in xg]
+    actual = inner(value_and_grad(along_v)(xg)[1], us)
+    flat_v = np.concatenate([v.ravel() for v in case.vs])
+    expected = directional(lambda *z: np.concatenate([np.ravel(c) for c in cotangents(*z)]), xg, us, flat_v)
+    assert abs(actual - expected.value) <= expected.bound, (
+        f"second derivative {actual!r}, by differences {expected.value!r}, bound {expected.bound:.3g}"
+    )
+
+
+def linear(case: Case) -> None:
+    """vjp(a g1 + g2) = a vjp(g1) + vjp(g2), without finite differences."""
+    g1, g2, a = case.g, np.flip(case.g) * 0.7 - 0.1, -1.7
+    whole = case.cotangents(a * g1 + g2)
+    parts = [a * c1 + c2 for c1, c2 in zip(case.cotangents(g1), case.cotangents(g2), strict=True)]
+    for c, expected in zip(whole, parts, strict=True):
+        assert_equal_to_rounding(c, expected, *case.xs, case.g, *whole)
+
+
+def shape_and_dtype(case: Case) -> None:
+    """Cotangents have the shapes and types of the inputs, and the precision asked for changes rounding only."""
+    exact = case.cotangents()
+    exact_y = np.asarray(case.value(*case.xs))
+    for dtype in (np.float64, np.float32):
+        low = case.astype(dtype)
+        y = low.value(*low.xs)
+        assert y.dtype == low.params.get("dtype", dtype), f"the value of {dtype.__name__} inputs is {y.dtype}"
+        assert_equal_to_rounding(y, exact_y, *case.xs, dtype=dtype)
+        for x, c, expected in zip(low.xs, low.cotangents(), exact, strict=True):
+            assert c.shape == x.shape, f"a cotangent of shape {c.shape} for an input of shape {x.shape}"
+            assert c.dtype == dtype, f"a cotangent of type {c.dtype} for an input of {dtype.__name__}"
+            assert_equal_to_rounding(c, expected, *case.xs, case.g, exact_y, *exact, dtype=dtype)
+
+
+def layout(case: Case) -> None:
+    """Transposed, sliced, reversed and broadcast arrays of the same numbers give the same value and cotangents."""
+    y, expected = np.asarray(case.value(*case.xs)), case.cotangents()
+    for arrange in (transposed, sliced, backwards):
+        other = replace(case, xs=tuple(arrange(x) for x in case.xs), g=arrange(case.g))
+        assert_same(other, y, expected)
+    # Zero strides repeat numbers, so the case to equal is the contiguous copy of them.
+    repeated = tuple(np.broadcast_to(x[:1], x.shape) if x.ndim else x for x in case.xs)
+    if not any(d.distinct for d in case.p.domains):  # ties would be kinks
+        copied = replace(case, xs=tuple(x.copy() for x in repeated))
+        assert_same(replace(case, xs=repeated), np.asarray(copied.value(*copied.xs)), copied.cotangents())
+    if case.g.ndim:
+        flat = np.broadcast_to(case.g[:1], case.g.shape)
+        assert_same(replace(case, g=flat), y, case.cotangents(flat.copy()))
+
+
+def assert_same(case: Case, y: np.ndarray, expected: tuple[Any, ...]) -> None:
+    """The value and the cotangents are these, to rounding (the order of a sum may follow the layout)."""
+    assert_equal_to_rounding(case.value(*case.xs), y, *case.xs)
+    for c, e in zip(case.cotangents(), expected, strict=True):
+        assert_equal_to_rounding(c, e, *case.xs, case.g, y, *expected)
+
+
+def transposed(x: np.ndarray) -> np.ndarray:
+    """The same numbers in Fortran order."""
+    return np.array(x, order="F")
+
+
+def sliced(x: np.ndarray) -> np.ndarray:
+    """The same numbers, every second one of a larger array along each axis."""
+    room = np.full([2 * n + 1 for n in x.shape], 1e300)
+    view = room[(..., *(slice(1, None, 2) for _ in x.shape))]
+    view[...] = x
+    return view
+
+
+def backwards(x: np.ndarray) -> np.ndarray:
+    """The same numbers under negative strides."""
+    return np.flip(np.flip(x).copy())
+
+
+def purity(case: Case) -> None:
+    """Nothing that is passed in is written to, and the same call twice gives the same bits."""
+    frozen = replace(case, xs=tuple(readonly(x) for x in case.xs), g=readonly(case.g))
+    frozen.params.update({k: readonly(v) for k, v in case.params.items() if isinstance(v, np.ndarray)})
+    before = [x.copy() for x in (*frozen.xs, frozen.g)]
+    once, again = frozen.cotangents(), frozen.cotangents()
+    first, second = frozen.value(*frozen.xs), frozen.value(*frozen.xs)
+    assert np.array_equal(first, second)
+    for c1, c2 in zip(once, again, strict=True):
+        assert np.array_equal(c1, c2)
+    for x, unchanged in zip((*frozen.xs, frozen.g), before, strict=True):
+        assert np.array_equal(x, unchanged)
+
+
+def readonly(x: np.ndarray) -> np.ndarray:
+    """A copy that raises when it is written to."""
+    copy = x.copy()
+    copy.flags.writeable = False
+    return copy
+
+
+def residuals(case: Case) -> None:
+    """The node keeps the arrays that the VJP's signature names, byte for byte, and no other is reachable from it.
+
+    What it does not name, the inputs and the output included, is freed as soon as the program lets go of it.
+    """
+    p = case.p
+    watched: dict[str, Any] = {}
+    kept: dict[str, Any] = {}
+
+    def f(*xs: Any) -> Any:
+        # Fresh arrays, which nobody else holds: `vjp` itself keeps its inputs.
+        fresh = [ops.shift(x, by=0.0) for x in xs]
+        y = p(*fresh, **case.params)
+        kept["node"] = y.node
+        for name, x in zip(p.inputs, fresh, strict=False):
+            watched[name] = owner(x.data)
+        watched["y"] = owner(y.data)
+        kept["allowed"] = allowance(case, [x.data for x in fresh], y.data)
+        views = {id(root(x.data)) for x in fresh} & {id(root(y.data))}
+        kept["view"] = bool(views) or y.data is fresh[0].data
+        return ops.sum(y)
+
+    pull = vjp(f, *case.xs)[1]
+    node = kept["node"]
+    assert len(node.saved) == len(p.keeps)
+    constants = {id(root(v)) for v in case.params.values() if isinstance(v, np.ndarray)}
+    reachable = {k: n for k, n in buffers((node.saved, node.params)).items() if k not in constants}
+    assert sum(reachable.values()) <= kept["allowed"], f"keeps {reachable} bytes, its signature names {kept['allowed']}"
+    named = {*p.keeps}
+    if not kept["view"]:
+        for name, alive in watched.items():
+            if name not in named and alive is not None:
+                assert alive() is None, f"{name} is kept, though the VJP {p.keeps} does not name it"
+    pull(np.ones(()))
+    assert node.saved is None
+    assert node.params is None
+
+
+def allowance(case: Case, xs: list[Any], y: Any) -> int:
+    """Bytes of the arrays that the signature of the VJP names: inputs, the output, auxiliary results."""
+    p = case.p
+    aux = dict(zip(p.aux, p.forward(np, *xs, **case.params)[1:], strict=True)) if p.aux else {}
+    total = 0
+    for name in p.keeps:
+        if name == "y":
+            total += np.asarray(y).nbytes
+        elif name in aux:
+            total += getattr(aux[name], "nbytes", 0)
+        elif name in p.inputs:
+            total += sum(x.nbytes for x in xs) if p.variadic else xs[p.inputs.index(name)].nbytes
+    return total
+
+
+def buffers(start: Any) -> dict[int, int]:
+    """Address and bytes of each array's memory that can be reached from an object."""
+    found: dict[int, int] = {}
+    stack, seen = [start], set()
+    while stack:
+        x = stack.pop()
+        if id(x) in seen or isinstance(x, type) or callable(x):
+            continue
+        seen.add(id(x))
+        if isinstance(x, np.ndarray):
+            found[id(root(x))] = root(x).nbytes
+        else:
+            stack.extend(gc.get_referents(x))
+    return found
+
+
+def root(x: Any) -> Any:
+    """The array that owns the memory of a view."""
+    while isinstance(x, np.ndarray) and isinstance(x.base, np.ndarray):
+        x = x.base
+    return x
+
+
+def owner(x: Any) -> Any:
+    """A weak reference to that array; None for NumPy's scalars, which have none."""
+    return weakref.ref(root(x)) if isinstance(x, np.ndarray) else None
+
+
+def inner(cs: Any, vs: Any) -> float:
+    """Sum of products of the elements of two lists of arrays."""
+    return float(sum(np.sum(np.asarray(c) * v) for c, v in zip(cs, vs, strict=True)))
