@@ -173,8 +173,10 @@ def open_latest(disk: Disk, folder: Path, name: str) -> OpenFile | None:
 
 
 def stage(disk: Disk, folder: Path, files: Mapping[str, bytes], manifest: bytes) -> None:
-    """Step 1: write the new files and, last, their manifest into `.next`. The committed set is not touched."""
-    discard(disk, folder)
+    """Step 1: write the new files and, last, their manifest into `.next`. The committed set is not touched.
+
+    Needs `.next` to be away: discard it first.
+    """
     disk.mkdir(folder / NEXT)
     for name, data in files.items():
         write_file(disk, folder / NEXT / name, data)
