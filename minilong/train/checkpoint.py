@@ -46,6 +46,8 @@ class State:
     best_validation: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    data: str = ""
+    """Digest of the texts that the run reads."""
 
 
 def model_file(vector: np.ndarray, layout: Layout) -> bytes:

@@ -5,12 +5,14 @@ from __future__ import annotations
 import math
 from dataclasses import dataclass
 
+import numpy as np
+
 from minilong.backend import default_threads
 from minilong.data.batches import PackedWindows
 from minilong.errors import UserError
 from minilong.nn.flat import Layout
 from minilong.objectives import causal_loss
-from minilong.train.loaded import LoadedRun
+from minilong.train.loaded import LoadedRun, finite
 from minilong.train.replicas import Replicas
 
 ROWS = 16
@@ -36,7 +38,8 @@ class Evaluation:
 
 def evaluate(loaded: LoadedRun, text: str, *, stride: int | None = None) -> Evaluation:
     """Measure the model on a text. stride: how far the window advances; by default its length, so that windows do not
-    overlap. A smaller stride gives each token at least context - stride tokens before it, and takes longer."""
+    overlap. A smaller stride gives each token at least context - stride tokens before it, and takes longer.
+    UserError for a text without two tokens, a stride beyond the context, and a model that diverged."""
     context = loaded.config.model.context
     if stride is not None and not 1 <= stride <= context:
         raise UserError(f"the stride is {stride} and the context {context}; give 1 to {context}")
@@ -47,7 +50,7 @@ def evaluate(loaded: LoadedRun, text: str, *, stride: int | None = None) -> Eval
             lambda batch: (float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens),
             list(windows.sequential(ROWS, stride)),
         )
-    nats, tokens = sum(loss for loss, _ in parts), sum(count for _, count in parts)
+    nats, tokens = float(finite(np.sum([loss for loss, _ in parts]))), sum(count for _, count in parts)
     # The first token has nothing before it and is not predicted: its characters are left out of the rates.
     share = tokens / len(ids)
     characters, size = len(text), len(text.encode())

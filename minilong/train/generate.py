@@ -9,7 +9,7 @@ import numpy as np
 from minilong.data.vocabulary import FIRST
 from minilong.errors import UserError
 from minilong.keys import Key
-from minilong.train.loaded import LoadedRun, as_row
+from minilong.train.loaded import LoadedRun, as_row, finite, one_blas_thread
 
 
 def generate(
@@ -32,12 +32,14 @@ def generate(
     ids = list(tokenizer.encode(prompt)) if prompt else opening(loaded)
     numbers = Key.of(seed).fold("generate").generator()
     decoder = tokenizer.stream_decoder()
-    for _ in range(length):
-        logits = loaded.model(as_row(np.array(ids[-loaded.model.context :])))[0, -1]
-        token = choose(logits, numbers, temperature=temperature, top_k=top_k, top_p=top_p)
-        ids.append(token)
-        if piece := decoder.push(token):
-            yield piece
+    with one_blas_thread():
+        for _ in range(length):
+            with np.errstate(all="ignore"):  # `finite` says it in words
+                logits = loaded.model(as_row(np.array(ids[-loaded.model.context :])))[0, -1]
+            token = choose(finite(logits), numbers, temperature=temperature, top_k=top_k, top_p=top_p)
+            ids.append(token)
+            if piece := decoder.push(token):
+                yield piece
     if rest := decoder.flush():
         yield rest
 

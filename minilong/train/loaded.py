@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minilong.data.vocabulary import Tokenizer
+from minilong.errors import UserError
 from minilong.train import checkpoint as ck
 from minilong.train.config import RunConfig
 from minilong.train.run import RunFolder
@@ -43,6 +45,28 @@ def load(path: Path, weights: str = "best") -> LoadedRun:
         _, model, _ = ck.read_model(run, ck.BEST if best else ck.MODEL, config, tokenizer.size)
         step = state.best_step if best and state.best_step is not None else state.step
         return LoadedRun(config, model, tokenizer, step)
+
+
+def finite(logits: np.ndarray) -> np.ndarray:
+    """The logits, as they are. UserError where they hold a NaN or an infinity: such a model has no answer."""
+    if not np.isfinite(logits).all():
+        raise UserError(
+            "the model's output is not finite, because its training diverged; use --weights best, "
+            "or train it again with a lower --lr"
+        )
+    return logits
+
+
+def one_blas_thread() -> AbstractContextManager[Any]:
+    """Holds the BLAS library to one thread inside.
+
+    The products of a single row of tokens are too small to share: waiting for one another, the threads take three times
+    as long on a quiet machine, and up to a hundred times as long beside other work.
+    """
+    from threadpoolctl import threadpool_limits
+
+    limits: AbstractContextManager[Any] = threadpool_limits(1)
+    return limits
 
 
 def as_row(ids: np.ndarray) -> np.ndarray:

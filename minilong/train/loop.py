@@ -87,7 +87,7 @@ class _Loop:
     def run(self) -> Outcome:
         s, train, state = self.s, self.s.config.train, self.s.state
         if state.step == 0:
-            self.save(first=True)
+            self.save()
         # A stop may have come in the middle of a validation; it is made up for, so that nothing depends on the stop.
         pending = state.step > 0 and self.due(train.eval_every) and state.validated_step < state.step
         interrupted = False
@@ -150,9 +150,9 @@ class _Loop:
             line["validation"] = validation
         self.folder.append_metrics({**line, "seconds": round(self.elapsed(), 3)})
 
-    def save(self, *, first: bool = False) -> None:
+    def save(self) -> None:
         self.s.state.seconds = self.elapsed()
-        self.s.save(self.folder, first=first)
+        self.s.save(self.folder)
         self.saved_step = self.s.state.step
 
     def elapsed(self) -> float:

@@ -64,6 +64,11 @@ def resume(path: Path, *, steps: int | None = None) -> Session:
                 f"{path} is complete with {state.step} steps; give a larger --steps to go on, or start a new run"
             )
         source = open_source(config, tokenizer)
+        if source.fingerprint != state.data:
+            raise UserError(
+                f"the data of {path} ({', '.join(config.data.text) or config.task}) changed since the run was started, "
+                "so going on would not be the same run; restore the data, or start a new run"
+            )
         vector, model, layout = ck.read_model(run, ck.MODEL, config, tokenizer.size)
         adam = ck.read_optimizer(run, vector, layout, state.step)
     except BaseException:
@@ -98,7 +103,7 @@ class Session:
             train.beta1, train.beta2, train.eps, train.weight_decay, decoupled=train.optimizer == "adamw"
         )
         self.adam = adam or self.optimizer.init(vector)
-        self.state = state or ck.State()
+        self.state = state or ck.State(data=source.fingerprint)
         self.estimate = describe(config, source.tokenizer.size)
         self._best: bytes | None = None
 
@@ -136,14 +141,14 @@ class Session:
         """What the model writes now: a continuation, or an answer to a held-out source."""
         return LoadedRun(self.config, self.model, self.source.tokenizer, self.state.step).sample(length, prompt)
 
-    def save(self, folder: RunFolder, *, first: bool = False) -> None:
+    def save(self, folder: RunFolder) -> None:
         """Commit the whole state at once. Raises Diverged, and writes nothing, where it holds a NaN or an infinity."""
-        files: dict[str, bytes] = {}
-        if first or self.state.step == 0 or ck.CONFIG not in folder.files:
-            files[ck.TOKENIZER] = json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode()
-        files[ck.CONFIG] = self.config.to_toml().encode()
-        files[ck.MODEL] = self.finite(ck.model_file, self.vector)
-        files[ck.OPTIMIZER] = self.finite(ck.optimizer_file, self.adam)
+        files = {
+            ck.CONFIG: self.config.to_toml().encode(),
+            ck.TOKENIZER: json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode(),
+            ck.MODEL: self.finite(ck.model_file, self.vector),
+            ck.OPTIMIZER: self.finite(ck.optimizer_file, self.adam),
+        }
         if self._best is not None:
             files[ck.BEST] = self._best
         files[ck.STATE] = ck.state_file(self.state)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable
 from dataclasses import dataclass, replace
+from hashlib import blake2b
 from typing import Any
 
 from minilong.data.batches import LanguageBatch, PackedWindows, PairBatch, PairData
@@ -23,7 +24,7 @@ VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a run. `batch(step)` is a pure function; `characters` counts characters per validation token."""
+    """The data of a run. `batch(step)` is a pure function; `fingerprint` changes with any character of the data."""
 
     tokenizer: Tokenizer
     loss: Callable[..., Any]
@@ -31,6 +32,7 @@ class Source:
     validation: tuple[Any, ...]
     characters_per_token: float | None
     tokens_per_step: int
+    fingerprint: str
 
 
 def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source:
@@ -81,6 +83,7 @@ def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
         validation=tuple(batches),
         characters_per_token=sum(len(b) for _, b in parts) / tokens,
         tokens_per_step=size * context,
+        fingerprint=_fingerprint(texts),
     )
 
 
@@ -94,7 +97,8 @@ def _pairs(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
         :: max(1, len(held) // VALIDATION_PAIRS)
     ]  # of all lengths: they come from the shortest to the longest
     key = _order_key(config)
-    return _sequences(tokenizer, lambda step: data.batch(step, config.train.batch, key), thinned)
+    print_of = _fingerprint([side for pair in pairs for side in pair])
+    return _sequences(tokenizer, lambda step: data.batch(step, config.train.batch, key), thinned, print_of)
 
 
 def _pair_data(pairs: list[tuple[str, str]], tokenizer: Tokenizer, longest: int) -> PairData:
@@ -114,12 +118,23 @@ def _generated(config: RunConfig) -> Source:
         task.tokenizer,
         lambda step: task.batch(step, config.train.batch, key),
         list(task.sequential(_validation_rows(config.train.batch))),
+        _fingerprint([task.name]),
     )
 
 
-def _sequences(tokenizer: Tokenizer, batch: Callable[[int], PairBatch], validation: list[PairBatch]) -> Source:
-    first = batch(0)
-    return Source(tokenizer, sequence_loss, batch, tuple(validation), None, first.tokens)
+def _sequences(
+    tokenizer: Tokenizer, batch: Callable[[int], PairBatch], validation: list[PairBatch], fingerprint: str
+) -> Source:
+    return Source(tokenizer, sequence_loss, batch, tuple(validation), None, batch(0).tokens, fingerprint)
+
+
+def _fingerprint(texts: list[str]) -> str:
+    """A digest of texts and of where one ends."""
+    digest = blake2b(digest_size=16)
+    for text in texts:
+        data = text.encode()
+        digest.update(len(data).to_bytes(8, "little") + data)
+    return digest.hexdigest()
 
 
 def validation_text_pairs(config: RunConfig) -> list[tuple[str, str]]:

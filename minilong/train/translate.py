@@ -11,7 +11,7 @@ from minilong.autodiff import log_softmax
 from minilong.data.batches import PairBatch
 from minilong.data.vocabulary import BOS, EOS, PAD, SEPARATOR, Tokenizer
 from minilong.errors import UserError
-from minilong.train.loaded import LoadedRun
+from minilong.train.loaded import LoadedRun, finite, one_blas_thread
 
 NEVER = (PAD, BOS, SEPARATOR)
 """Tokens that no answer holds."""
@@ -39,10 +39,11 @@ def translate(
     if not ids:
         return []
     source, lengths = pad_rows(ids)
-    if beam == 1:
-        answers = greedy(loaded.model, source, lengths, longest)
-    else:
-        answers = [beam_search(loaded.model, row, longest, beam, length_penalty) for row in ids]
+    with one_blas_thread(), np.errstate(all="ignore"):  # `finite` says it in words
+        if beam == 1:
+            answers = greedy(loaded.model, source, lengths, longest)
+        else:
+            answers = [beam_search(loaded.model, row, longest, beam, length_penalty) for row in ids]
     return [loaded.tokenizer.decode(answer) for answer in answers]
 
 
@@ -62,7 +63,7 @@ def greedy(model: Any, source: np.ndarray, lengths: np.ndarray, longest: int) ->
     ends = np.full(len(source), longest, np.int64)
     open_rows = np.arange(len(source))
     for t in range(longest):
-        logits = model.decode(memory[open_rows], answers[open_rows, : t + 1], lengths[open_rows])[:, -1]
+        logits = finite(model.decode(memory[open_rows], answers[open_rows, : t + 1], lengths[open_rows])[:, -1])
         logits[:, NEVER] = -np.inf
         answers[open_rows, t + 1] = logits.argmax(axis=-1)
         ended = answers[open_rows, t + 1] == EOS
@@ -81,7 +82,7 @@ def beam_search(model: Any, source: np.ndarray, longest: int, beam: int, penalty
     finished: list[tuple[float, np.ndarray]] = []
     for t in range(longest):
         rows = len(paths)
-        logits = model.decode(np.repeat(memory, rows, axis=0), paths, np.repeat(lengths, rows))[:, -1]
+        logits = finite(model.decode(np.repeat(memory, rows, axis=0), paths, np.repeat(lengths, rows))[:, -1])
         logits[:, NEVER] = -np.inf
         totals = scores[:, None] + log_softmax(logits.astype(np.float64))
         best = np.argsort(-totals, axis=None, kind="stable")[: 2 * beam]
@@ -94,7 +95,9 @@ def beam_search(model: Any, source: np.ndarray, longest: int, beam: int, penalty
         if not len(keep):
             break
         # Log-likelihoods only fall: without a penalty, no open hypothesis can overtake a finished one that leads.
-        if len(finished) >= beam and max(score for score, _ in finished) >= values[keep[0]] / length_norm(t + 1, penalty):
+        if len(finished) >= beam and max(score for score, _ in finished) >= values[keep[0]] / length_norm(
+            t + 1, penalty
+        ):
             break
         paths = np.concatenate([paths[rows_of[keep]], tokens[keep, None].astype(np.int32)], axis=1)
         scores = values[keep]
@@ -106,7 +109,7 @@ def beam_search(model: Any, source: np.ndarray, longest: int, beam: int, penalty
 
 
 def length_norm(length: int, penalty: float) -> float:
-    """What a log-likelihood is divided by, so that long answers are not at a disadvantage: ((5 + length) / 6)^penalty."""
+    """What a log-likelihood is divided by, so that long answers have no disadvantage: ((5 + length) / 6)^penalty."""
     return float(((5 + length) / 6) ** penalty)
 
 
