@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from typing import Any
 
@@ -24,6 +25,9 @@ def poisoned(xp: Any, shape: tuple[int, ...], dtype: Any) -> Any:
     """Stands in for `workspace`: memory that a kernel reads before it writes shows up as NaN."""
     return xp.full(shape, np.nan, dtype) if np.dtype(dtype).kind in "fc" else xp.full(shape, 77, dtype)
 
+
+# A shell that starts pytest in the background has it ignore Ctrl-C, and child processes would inherit that.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 # Before any other module of the package is imported, since each takes the name from here.
 minilong.backend.arrays.workspace = minilong.backend.workspace = poisoned

@@ -52,7 +52,7 @@ def command(
     Examples:
       minilong translate runs/libreoffice_help-1 "Insert a new column."
       minilong translate runs/libreoffice_help-1 --beam 4 < sentences.txt > translated.txt
-      minilong translate runs/reverse-1 "a b c" --json
+      minilong translate runs/reverse-1 abc --json
     """
     from minilong.train.loaded import load
     from minilong.train.translate import translate

@@ -1,0 +1,99 @@
+"""README is true: its examples run as they stand, its paths exist, and what it lists is what there is.
+
+Every line of a `sh` block is run by bash in one folder, in order, and must end with exit code 0. Two kinds of line are
+different, as README says:
+
+- a training is cut short by an option at its end, which overrules what comes before it: `--steps 3` (`--budget 1s`
+  where the line gives a budget, `--steps 6` where it resumes);
+- `make train` and `make test` are run by `.ci/run`; here it is asserted that it does so.
+"""
+
+from __future__ import annotations
+
+import re
+import shlex
+from pathlib import Path
+
+import pytest
+from fenced import ROOT, blocks, run
+
+from minilong.cli import COMMANDS
+from minilong.data.corpora import CORPORA, read_text
+from minilong.train.presets import preset_names
+
+README = (ROOT / "README.md").read_text("utf-8")
+
+
+def shortened(line: str) -> str:
+    """The command of a line, a training cut short."""
+    words = shlex.split(line)
+    if words[:2] != ["minilong", "train"] or "--dry-run" in words:
+        return line
+    if "--budget" in words:
+        return f"{line} --budget 1s"
+    return f"{line} --steps {6 if '--resume' in words else 3}"
+
+
+@pytest.fixture(scope="module")
+def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """Where a reader might stand: a text of their own and some sentences."""
+    path = tmp_path_factory.mktemp("readme")
+    (path / "book.txt").write_text(read_text("persuasion")[:30_000], "utf-8")
+    (path / "sentences.txt").write_text("Insert a new column.\nSave the file.\n", "utf-8")
+    return path
+
+
+def test_every_shell_example_runs(folder: Path) -> None:
+    ran = []
+    for block in blocks("README.md", "sh", "console"):
+        assert block.language == "sh", f"line {block.line}: write commands in a sh block, output in a text block"
+        for line in block.text.splitlines():
+            if line.startswith("make "):
+                assert f"\n{line} " in (ROOT / ".ci/run").read_text("utf-8"), f".ci/run does not run {line!r}"
+            else:
+                run(["bash", "-c", f"set -euo pipefail\n{shortened(line)}"], folder)
+                ran.append(shlex.split(line)[:2])
+    assert {command for name, command in ran if name == "minilong"} == set(COMMANDS)
+    assert (folder / "translated.txt").read_text("utf-8").count("\n") == 2
+    assert (folder / "runs/book-3/loss.png").stat().st_size > 1000
+
+
+def test_every_python_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
+    examples = blocks("README.md", "python")
+    assert len(examples) >= 2
+    for block in examples:
+        (tmp_path / "example.py").write_text(block.text, "utf-8")
+        printed = run(["python", "example.py"], tmp_path).stdout.splitlines()
+        said = re.findall(r"^ *print\(.*?\)(?:  # (.*))?$", block.text, re.MULTILINE)
+        assert len(printed) == len(said)
+        for actual, expected in zip(printed, said, strict=True):
+            assert not expected or actual == expected
+
+
+def test_every_path_in_readme_exists() -> None:
+    named = set(re.findall(r"`((?:\.?[\w-]+/)+[\w.-]*|[A-Z]+(?:\.md)?)`", README))
+    ours = {n for n in named if n not in ("TEXT", "NAME", "RUN") and not n.startswith(("runs/", ".venv/"))}
+    assert {"minilong/autodiff/core.py", "CONTRIBUTING.md", "tests/properties/", ".ci/run"} <= ours
+    assert not [name for name in ours if not (ROOT / name).exists()]
+
+
+def test_readme_names_every_command_preset_and_text() -> None:
+    assert not [name for name in COMMANDS if f"**{name}**" not in README]
+    assert not [name for name in preset_names() if f"`{name}`" not in README]
+    assert not [name for name in CORPORA if f"`{name}`" not in README]
+
+
+def test_readme_tells_the_exit_codes_of_the_help() -> None:
+    told = run(["minilong", "--help"], ROOT).stdout.partition("Exit codes:")[2]
+    codes = re.findall(r"^ +(\d+) ", told, re.MULTILINE)
+    assert codes == ["0", "1", "2", "130"]
+    assert re.findall(r"^\| (\d+) \|", README, re.MULTILINE) == codes
+
+
+@pytest.mark.parametrize("name", preset_names())
+def test_every_preset_trains_a_step(name: str, folder: Path) -> None:
+    text = ["book.txt"] if name in ("tiny", "small", "medium", "byte") else []
+    size = ["--steps", "1", "--batch", "2", "--set", "validation=0.01"]  # the model as it is, few data
+    done = run(["minilong", "train", *text, "--preset", name, *size, "--out", f"one/{name}", "--quiet"], folder)
+    assert done.stdout == f"one/{name}\n"
+    assert (folder / "one" / name / "model.safetensors").exists()
