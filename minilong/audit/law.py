@@ -50,8 +50,8 @@ class Measure:
             at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
             place = tuple(int(i) for i in np.unravel_index(at, a.shape))
             raise LawBroken(
-                f"{what} at {list(place)} is {a.reshape(-1)[at]!r}, and the law asks for {e.reshape(-1)[at]!r} "
-                f"(error {float(error.reshape(-1)[at]):.3g}, bound {bound:.3g})"
+                f"{what} at {list(place)} is {a.reshape(-1)[at].item()!r}, and the law asks for "
+                f"{e.reshape(-1)[at].item()!r} (error {float(error.reshape(-1)[at]):.3g}, bound {bound:.3g})"
             )
         self.worst = max(self.worst, worst / bound if bound else 0.0)
 
@@ -88,6 +88,8 @@ class Law:
     cases: Callable[[], SearchStrategy[Case]] = field(repr=False)
     check: Callable[[Callable[..., Any], Case, Measure], None] = field(repr=False)
     skip: str | None = None
+    share: float = 1.0
+    """Of the examples asked for, how many are run: less than 1 for laws that train or search at each example."""
 
     def __str__(self) -> str:
         return self.name
@@ -103,7 +105,7 @@ class Law:
 
 @dataclass(frozen=True)
 class Mutant:
-    """A plausible wrong function: it must break each law in `kills`. `met`: where the mistake was met, or why likely."""
+    """A wrong function that must break each law in `kills`. `met`: where the mistake was met, or why it is likely."""
 
     name: str
     kind: str
@@ -114,13 +116,18 @@ class Mutant:
 
 @dataclass(frozen=True)
 class Subject:
-    """An implementation of this project under a kind: `f` adapts `code` to the kind's signature."""
+    """An implementation of this project under a kind: `f` adapts `code` to the kind's signature.
+
+    `variant(block, *arguments)` calls the block of its equation where the equation leaves a choice open (a layout, say)
+    and this implementation has chosen otherwise than the block.
+    """
 
     name: str
     kind: str
     f: Callable[..., Any] = field(repr=False)
     code: Any = field(repr=False)
     equation: str
+    variant: Callable[..., Any] | None = field(default=None, repr=False)
 
 
 KINDS: dict[str, Kind] = {}
@@ -135,7 +142,13 @@ def kind(name: str, signature: str, about: str, *, public: bool = False) -> Kind
 
 
 def law(
-    of: str, name: str, *, serves: str | tuple[str, ...], cases: Callable[[], Any], skip: str | None = None
+    of: str,
+    name: str,
+    *,
+    serves: str | tuple[str, ...],
+    cases: Callable[[], Any],
+    skip: str | None = None,
+    share: float = 1.0,
 ) -> Callable[[Callable[..., None]], Law]:
     """Register a law of a kind; the check's docstring is the statement. The full name is `kind/name`."""
 
@@ -144,7 +157,7 @@ def law(
         if not statement:
             raise TypeError(f"law {name!r} has no statement: give its check a docstring")
         ids = (serves,) if isinstance(serves, str) else serves
-        return _add(LAWS, Law(f"{of}/{name}", of, ids, statement, cases, check, skip))
+        return _add(LAWS, Law(f"{of}/{name}", of, ids, statement, cases, check, skip, share))
 
     return declare
 
@@ -160,11 +173,13 @@ def mutant(of: str, name: str, *, kills: str | tuple[str, ...], met: str) -> Cal
     return declare
 
 
-def subject(of: str, name: str, *, code: Any, equation: str) -> Callable[[Callable[..., Any]], Any]:
+def subject(
+    of: str, name: str, *, code: Any, equation: str, variant: Callable[..., Any] | None = None
+) -> Callable[[Callable[..., Any]], Any]:
     """Register an implementation: the decorated adapter has the kind's signature, `code` is what it calls."""
 
     def declare(f: Callable[..., Any]) -> Callable[..., Any]:
-        _add(SUBJECTS, Subject(name, of, f, code, equation))
+        _add(SUBJECTS, Subject(name, of, f, code, equation, variant))
         return f
 
     return declare

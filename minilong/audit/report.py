@@ -62,6 +62,12 @@ class EquationReport:
     laws: tuple[str, ...]
     verdict: str | None
     """holds, corrected or reading: the article's printed form; None if the article does not print it."""
+    examples: int = 0
+    """Examples of the laws that serve it, on its own implementations and block."""
+    worst: float = 0.0
+    """The worst error of these, as a share of its bound."""
+    mutants: tuple[tuple[str, bool], ...] = ()
+    """(mutant, killed by all laws that are to find it): those of its laws, of a primitive only its own."""
 
 
 @dataclass(frozen=True)

@@ -15,6 +15,7 @@ COMMANDS = {
     "evaluate": "Measure a language model on a text it has not seen.",
     "translate": "Translate sentences with a trained encoder-decoder.",
     "info": "Show presets, a run, or what a model would need.",
+    "audit": "Check equations, code and laws; or a function of your own.",
 }
 
 
@@ -78,12 +79,13 @@ def main() -> None:
       minilong train --dry-run                  what the default run would need
       minilong generate runs/book-1 --prompt "It was"
       minilong train --resume runs/book-1       go on after a stop
+      minilong audit                            check formulas, code and laws
       minilong COMMAND --help                   options and examples of a command
 
     \b
     Exit codes:
       0    done
-      1    the training diverged: its loss or a gradient was not finite
+      1    the training diverged: its loss or a gradient was not finite; or the audit found a hole
       2    something in the command, the input or the machine prevents it; one line says what
       130  interrupted; a training run was saved before
     """

@@ -16,7 +16,7 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.exceptions import Exit
 
-from minilong.cli.errors import INTERRUPTED
+from minilong.cli.errors import INTERRUPTED, drop_unwritable_output
 from minilong.cli.output import duration, estimate_lines, from_command_line, seconds_of, size
 from minilong.cli.progress import progress_report
 from minilong.cli.stopping import stop_requests
@@ -139,26 +139,32 @@ def command(
         session = sessions.start(run, folder, replace=replace, budget=budget)
 
     def say(*lines: str) -> None:
-        if not quiet:
+        if quiet:
+            return
+        try:
             for line in lines:
                 click.echo(line, err=True)
+        except OSError:  # a log on a full disk, a reader that left: the training matters more than what is said of it
+            drop_unwritable_output()
 
     say(*settings_lines(session.config.to_dict()), *estimate_lines(session.estimate), f"run         {folder}")
     if dry_run:
         say("dry run     nothing was trained or written")
         return
-    say("stop        Ctrl-C saves and says how to go on", "")
-    with stop_requests() as should_stop, progress_report(quiet=quiet) as report, warnings.catch_warnings():
-        # The loop checks every loss and gradient and says what to try; NumPy's warnings would only blur that line.
-        warnings.simplefilter("ignore", RuntimeWarning)
-        outcome = session.run(report, should_stop)
+    with stop_requests() as should_stop:
+        say("stop        Ctrl-C saves and says how to go on", "")  # said when it has become true
+        with progress_report(quiet=quiet) as report, warnings.catch_warnings():
+            # The loop checks every loss and gradient and says what to try; NumPy's warnings would only blur that line.
+            warnings.simplefilter("ignore", RuntimeWarning)
+            outcome = session.run(report, should_stop)
     if outcome.interrupted:
         say(f"interrupted after step {outcome.step}, saved; go on with:", f"  {_resume(outcome.path)}")
         raise Exit(INTERRUPTED)
     if quiet:
         click.echo(outcome.path)
         return
-    say(*outcome_lines(outcome), *_sample_lines(session), f"next        {_next_command(session.config, outcome.path)}")
+    say(*outcome_lines(outcome))  # before the sample, which takes a moment and may be interrupted
+    say(*_sample_lines(session), f"next        {_next_command(session.config, outcome.path)}")
 
 
 def free_folder(parent: Path, config: RunConfig) -> Path:

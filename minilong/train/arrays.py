@@ -15,7 +15,7 @@ import numpy as np
 from minilong.errors import UserError
 
 _KEY = "minilong"
-_REMEDY = "restore it from a copy, or save it again"
+_REMEDY = "restore it from a copy of the run, or train anew"
 
 
 def arrays_to_bytes(arrays: Mapping[str, np.ndarray], metadata: Mapping[str, str] | None = None) -> bytes:

@@ -17,7 +17,7 @@ from minilong.cli import COMMANDS, main
 
 # Options whose value a program cannot call wrong before it opens a run: any text is a prompt, and paths are checked
 # when they are used (test_cli_train.py).
-FREE = {"--prompt", "--out", "--resume"}
+FREE = {"--prompt", "--out", "--resume", "--json", "--html"}
 WRONG = {"--preset": "smal", "--set": "layers", "--config": "missing.toml"}
 
 
@@ -54,7 +54,7 @@ def assert_one_line(result: Result, code: int = 2) -> str:
 
 def required(name: str) -> list[str]:
     """What a command needs before its options are looked at."""
-    return {"train": [], "info": ["--preset", "tiny"]}.get(name, ["run"])
+    return {"train": [], "audit": [], "info": ["--preset", "tiny"]}.get(name, ["run"])
 
 
 @pytest.mark.parametrize(("name", "option", "spelling"), OPTIONS, ids=NAMES)

@@ -11,8 +11,8 @@ from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, precondition, rule
 from naive_graph import Naive
-from strategies import assert_equal_to_rounding
 
+from minilong.audit.primitives.cases import assert_equal_to_rounding
 from minilong.autodiff import checkpoint, ops, stop_gradient, vjp
 
 # name -> (number of inputs, on tensors, on naive nodes). Each is written twice, independently.

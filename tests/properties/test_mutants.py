@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import pytest
 from hypothesis import Phase, given, settings
-from mutants import EQUIVALENT, MUTATIONS, planted, verdict
-from strategies import PRIMITIVES, Case, cases
 
+from minilong.audit.primitives.cases import PRIMITIVES, Case, cases
+from minilong.audit.primitives.mutants import EQUIVALENT, MUTATIONS, planted, verdict
 from minilong.autodiff import Primitive
 
 EXAMPLES = 25

@@ -5,11 +5,11 @@ from __future__ import annotations
 from itertools import combinations
 from typing import Any
 
-import laws
 import numpy as np
 import pytest
-from strategies import PRIMITIVES, Case, cases, for_all, names
 
+from minilong.audit.primitives import laws
+from minilong.audit.primitives.cases import PRIMITIVES, Case, cases, for_all, names
 from minilong.autodiff import Primitive, ops, vjp
 
 every = pytest.mark.parametrize("p", PRIMITIVES, ids=lambda p: p.name)

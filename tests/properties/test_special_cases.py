@@ -6,9 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from laws import direction, reference, second_order
-from strategies import Case, assert_equal_to_rounding, cotangent
 
+from minilong.audit.primitives.cases import Case, assert_equal_to_rounding, cotangent
+from minilong.audit.primitives.laws import direction, reference, second_order
 from minilong.autodiff import (
     REGISTRY,
     cross_entropy,

@@ -7,17 +7,18 @@ be exactly those.
 
 from __future__ import annotations
 
+import copy
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from typing import Any
+from typing import Any, TypeAlias
 
-import laws
 import numpy as np
-from strategies import Case
 
+from minilong.audit.primitives import laws
+from minilong.audit.primitives.cases import Case
 from minilong.autodiff import Primitive
 
-Cotangents = tuple[Any, ...]
+Cotangents: TypeAlias = tuple[Any, ...]
 Mutation = Callable[[Callable[..., Cotangents], Any, tuple[Any, ...], dict[str, Any]], Cotangents]
 
 
@@ -55,6 +56,33 @@ MUTATIONS: dict[str, Mutation] = {
 
 EQUIVALENT = {("add", "cotangents swapped")}
 
+FOUND_BY = dict.fromkeys(MUTATIONS, "direction") | {"g squared": "linear", "float64 leak": "shape-and-dtype"}
+"""The law, by its name in the audit, that has to find each mutation."""
+
+APPLIES: dict[str, Callable[[Primitive], bool]] = dict.fromkeys(MUTATIONS, lambda p: True) | {
+    "cotangents swapped": lambda p: len(p.core[0]) > 1
+}
+"""Whether a mutation can be made in the rule of a primitive."""
+
+MET = {
+    "sign flipped": "plausible: a minus sign; labmlai PR 193 and scipy PR 2965 mended one in a formula",
+    "times 1.001": "plausible: a rounded constant; checks with tolerances of 1e-2 let it pass",
+    "times 1.02": "plausible: a wrong constant; checks with tolerances of 1e-2 let it pass",
+    "last cotangent zeroed": "plausible: an input that the rule forgets (None taken as zero)",
+    "g squared": "plausible: a check against an upstream gradient of ones cannot see it (Odyssey 3247, mlpack 1923)",
+    "float64 leak": "netket PR 1218: `np.sqrt` of a Python number promoted a float32 network to float64",
+    "one element off by 0.01": "plausible: a boundary of a loop; checks with absolute tolerances of 1e-2 let it pass",
+    "cotangents swapped": "plausible: the two inputs of a product have equal shapes in most tests",
+}
+"""Where each mistake was met, or why it is likely."""
+
+
+def wrong_rule(p: Primitive, name: str) -> Primitive:
+    """A copy of `p`, not in the registry, whose rule has a mutation."""
+    other, right, mutation = copy.copy(p), p.rule, MUTATIONS[name]
+    other.rule = lambda g, *saved, **params: mutation(right, g, saved, params)
+    return other
+
 
 @contextmanager
 def planted(p: Primitive, mutation: Mutation) -> Iterator[list[bool]]:
@@ -62,7 +90,8 @@ def planted(p: Primitive, mutation: Mutation) -> Iterator[list[bool]]:
     right, differences = p.rule, []
 
     def wrong(g: Any, *saved: Any, **params: Any) -> Cotangents:
-        expected, actual = right(g, *saved, **params), mutation(right, g, saved, params)
+        expected: Cotangents = right(g, *saved, **params)
+        actual = mutation(right, g, saved, params)
         for a, e in zip(actual, expected, strict=True):
             if a.dtype != e.dtype or not np.array_equal(a, e):
                 differences.append(True)

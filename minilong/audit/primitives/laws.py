@@ -1,6 +1,6 @@
 """What is true of every primitive, each property as a function of one random call.
 
-`test_primitives.py` runs them on the registry, `test_mutants.py` on wrong VJPs, which they must tell from right ones.
+The audit and the tests run them on the registry, and on wrong VJPs (`mutants.py`), which they must find.
 Tolerances come from the error bounds of `numeric.py`, the same for all operations.
 """
 
@@ -12,36 +12,40 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from strategies import Case, assert_equal_to_rounding
 
+from minilong.audit.law import LawBroken, Measure
+from minilong.audit.primitives.cases import Case, product_bound
 from minilong.autodiff import ops, value_and_grad, vjp
 from minilong.autodiff.numeric import directional
 
 
-def reference(case: Case) -> None:
+def reference(case: Case, measure: Measure | None = None) -> None:
     """The fused operation and its rule equal the definition and the cotangents of the definition."""
 
-    def definition(*xs: Any) -> Any:
-        return case.p.ref(*xs, **case.params)
+    ref = case.p.ref
+    if ref is None:
+        raise ValueError(f"{case.p.name} has no definition to equal")
 
+    def definition(*xs: Any) -> Any:
+        return ref(*xs, **case.params)
+
+    m = measure or Measure()
     y = np.asarray(case.value(*case.xs))
-    assert_equal_to_rounding(y, definition(*case.xs), *case.xs)
+    equal(m, y, definition(*case.xs), *case.xs)
     actual = case.cotangents()
     for c, expected in zip(actual, case.cotangents(f=definition), strict=True):
-        assert_equal_to_rounding(c, expected, *case.xs, case.g, y, *actual)
+        equal(m, c, expected, *case.xs, case.g, y, *actual, what="a cotangent")
 
 
-def direction(case: Case) -> None:
+def direction(case: Case, measure: Measure | None = None) -> None:
     """<J^T g, v> by the rule equals <g, J v> by finite differences of the operation, for random g and v."""
     step = 1.0 if case.p.bilinear else 1e-3
     expected = directional(case.value, case.xs, case.vs, case.g, h=step)
     actual = inner(case.cotangents(), case.vs)
-    assert abs(actual - expected.value) <= expected.bound, (
-        f"<J^T g, v> = {actual!r}, by differences {expected.value!r}, bound {expected.bound:.3g}"
-    )
+    (measure or Measure()).close(actual, expected.value, expected.bound, "<J^T g, v>")
 
 
-def second_order(case: Case) -> None:
+def second_order(case: Case, measure: Measure | None = None) -> None:
     """The same of (x, g) -> <J(x)^T g, v>: the rule itself is differentiated, in the inputs and in the cotangent."""
     n = len(case.xs)
 
@@ -60,56 +64,61 @@ def second_order(case: Case) -> None:
     actual = inner(value_and_grad(along_v)(xg)[1], us)
     flat_v = np.concatenate([v.ravel() for v in case.vs])
     expected = directional(lambda *z: np.concatenate([np.ravel(c) for c in cotangents(*z)]), xg, us, flat_v)
-    assert abs(actual - expected.value) <= expected.bound, (
-        f"second derivative {actual!r}, by differences {expected.value!r}, bound {expected.bound:.3g}"
-    )
+    (measure or Measure()).close(actual, expected.value, expected.bound, "the second derivative")
 
 
-def linear(case: Case) -> None:
+def linear(case: Case, measure: Measure | None = None) -> None:
     """vjp(a g1 + g2) = a vjp(g1) + vjp(g2), without finite differences."""
     g1, g2, a = case.g, np.flip(case.g) * 0.7 - 0.1, -1.7
     whole = case.cotangents(a * g1 + g2)
     parts = [a * c1 + c2 for c1, c2 in zip(case.cotangents(g1), case.cotangents(g2), strict=True)]
     for c, expected in zip(whole, parts, strict=True):
-        assert_equal_to_rounding(c, expected, *case.xs, case.g, *whole)
+        equal(measure or Measure(), c, expected, *case.xs, case.g, *whole, what="a cotangent of a g1 + g2")
 
 
-def shape_and_dtype(case: Case) -> None:
+def shape_and_dtype(case: Case, measure: Measure | None = None) -> None:
     """Cotangents have the shapes and types of the inputs, and the precision asked for changes rounding only."""
+    m = measure or Measure()
     exact = case.cotangents()
     exact_y = np.asarray(case.value(*case.xs))
     for dtype in (np.float64, np.float32):
         low = case.astype(dtype)
         y = low.value(*low.xs)
-        assert y.dtype == low.params.get("dtype", dtype), f"the value of {dtype.__name__} inputs is {y.dtype}"
-        assert_equal_to_rounding(y, exact_y, *case.xs, dtype=dtype)
+        m.holds(y.dtype == low.params.get("dtype", dtype), f"the value of {dtype.__name__} inputs is {y.dtype}")
+        equal(m, y, exact_y, *case.xs, dtype=dtype)
         for x, c, expected in zip(low.xs, low.cotangents(), exact, strict=True):
-            assert c.shape == x.shape, f"a cotangent of shape {c.shape} for an input of shape {x.shape}"
-            assert c.dtype == dtype, f"a cotangent of type {c.dtype} for an input of {dtype.__name__}"
-            assert_equal_to_rounding(c, expected, *case.xs, case.g, exact_y, *exact, dtype=dtype)
+            m.holds(c.shape == x.shape, f"a cotangent of shape {c.shape} for an input of shape {x.shape}")
+            m.holds(c.dtype == dtype, f"a cotangent of type {c.dtype} for an input of {dtype.__name__}")
+            equal(m, c, expected, *case.xs, case.g, exact_y, *exact, dtype=dtype, what="a cotangent")
 
 
-def layout(case: Case) -> None:
+def layout(case: Case, measure: Measure | None = None) -> None:
     """Transposed, sliced, reversed and broadcast arrays of the same numbers give the same value and cotangents."""
+    m = measure or Measure()
     y, expected = np.asarray(case.value(*case.xs)), case.cotangents()
     for arrange in (transposed, sliced, backwards):
         other = replace(case, xs=tuple(arrange(x) for x in case.xs), g=arrange(case.g))
-        assert_same(other, y, expected)
+        same(m, other, y, expected)
     # Zero strides repeat numbers, so the case to equal is the contiguous copy of them.
     repeated = tuple(np.broadcast_to(x[:1], x.shape) if x.ndim else x for x in case.xs)
     if not any(d.distinct for d in case.p.domains):  # ties would be kinks
         copied = replace(case, xs=tuple(x.copy() for x in repeated))
-        assert_same(replace(case, xs=repeated), np.asarray(copied.value(*copied.xs)), copied.cotangents())
+        same(m, replace(case, xs=repeated), np.asarray(copied.value(*copied.xs)), copied.cotangents())
     if case.g.ndim:
         flat = np.broadcast_to(case.g[:1], case.g.shape)
-        assert_same(replace(case, g=flat), y, case.cotangents(flat.copy()))
+        same(m, replace(case, g=flat), y, case.cotangents(flat.copy()))
 
 
-def assert_same(case: Case, y: np.ndarray, expected: tuple[Any, ...]) -> None:
+def same(m: Measure, case: Case, y: np.ndarray, expected: tuple[Any, ...]) -> None:
     """The value and the cotangents are these, to rounding (the order of a sum may follow the layout)."""
-    assert_equal_to_rounding(case.value(*case.xs), y, *case.xs)
+    equal(m, case.value(*case.xs), y, *case.xs)
     for c, e in zip(case.cotangents(), expected, strict=True):
-        assert_equal_to_rounding(c, e, *case.xs, case.g, y, *expected)
+        equal(m, c, e, *case.xs, case.g, y, *expected, what="a cotangent")
+
+
+def equal(m: Measure, actual: Any, expected: Any, *involved: Any, dtype: Any = np.float64, what: str = "y") -> None:
+    """Equal up to the rounding of sums of products of the numbers involved."""
+    m.close(actual, expected, product_bound(expected, *involved, dtype=dtype), what)
 
 
 def transposed(x: np.ndarray) -> np.ndarray:
@@ -120,7 +129,8 @@ def transposed(x: np.ndarray) -> np.ndarray:
 def sliced(x: np.ndarray) -> np.ndarray:
     """The same numbers, every second one of a larger array along each axis."""
     room = np.full([2 * n + 1 for n in x.shape], 1e300)
-    view = room[(..., *(slice(1, None, 2) for _ in x.shape))]
+    inside: Any = (..., *(slice(1, None, 2) for _ in x.shape))
+    view: np.ndarray = room[inside]
     view[...] = x
     return view
 
@@ -130,18 +140,26 @@ def backwards(x: np.ndarray) -> np.ndarray:
     return np.flip(np.flip(x).copy())
 
 
-def purity(case: Case) -> None:
+def purity(case: Case, measure: Measure | None = None) -> None:
     """Nothing that is passed in is written to, and the same call twice gives the same bits."""
+    m = measure or Measure()
     frozen = replace(case, xs=tuple(readonly(x) for x in case.xs), g=readonly(case.g))
-    frozen.params.update({k: readonly(v) for k, v in case.params.items() if isinstance(v, np.ndarray)})
+    frozen = replace(
+        frozen, params={k: readonly(v) if isinstance(v, np.ndarray) else v for k, v in case.params.items()}
+    )
     before = [x.copy() for x in (*frozen.xs, frozen.g)]
-    once, again = frozen.cotangents(), frozen.cotangents()
-    first, second = frozen.value(*frozen.xs), frozen.value(*frozen.xs)
-    assert np.array_equal(first, second)
+    try:
+        once, again = frozen.cotangents(), frozen.cotangents()
+        first, second = frozen.value(*frozen.xs), frozen.value(*frozen.xs)
+    except ValueError as error:
+        if "read-only" not in str(error):
+            raise
+        raise LawBroken(f"what was passed in is written to ({error})") from error
+    m.holds(np.array_equal(first, second), "the same call gave other bits the second time")
     for c1, c2 in zip(once, again, strict=True):
-        assert np.array_equal(c1, c2)
+        m.holds(np.array_equal(c1, c2), "the same pull gave other bits the second time")
     for x, unchanged in zip((*frozen.xs, frozen.g), before, strict=True):
-        assert np.array_equal(x, unchanged)
+        m.holds(np.array_equal(x, unchanged), "an input was written to")
 
 
 def readonly(x: np.ndarray) -> np.ndarray:
@@ -151,12 +169,12 @@ def readonly(x: np.ndarray) -> np.ndarray:
     return copy
 
 
-def residuals(case: Case) -> None:
+def residuals(case: Case, measure: Measure | None = None) -> None:
     """The node keeps the arrays that the VJP's signature names, byte for byte, and no other is reachable from it.
 
     What it does not name, the inputs and the output included, is freed as soon as the program lets go of it.
     """
-    p = case.p
+    m, p = measure or Measure(), case.p
     watched: dict[str, Any] = {}
     kept: dict[str, Any] = {}
 
@@ -175,18 +193,18 @@ def residuals(case: Case) -> None:
 
     pull = vjp(f, *case.xs)[1]
     node = kept["node"]
-    assert len(node.saved) == len(p.keeps)
+    m.holds(len(node.saved) == len(p.keeps), f"{len(node.saved)} things are kept, the signature names {p.keeps}")
     constants = {id(root(v)) for v in case.params.values() if isinstance(v, np.ndarray)}
     reachable = {k: n for k, n in buffers((node.saved, node.params)).items() if k not in constants}
-    assert sum(reachable.values()) <= kept["allowed"], f"keeps {reachable} bytes, its signature names {kept['allowed']}"
+    found = sum(reachable.values())
+    m.holds(found <= kept["allowed"], f"{found} bytes are kept, the signature {p.keeps} names {kept['allowed']}")
     named = {*p.keeps}
     if not kept["view"]:
         for name, alive in watched.items():
             if name not in named and alive is not None:
-                assert alive() is None, f"{name} is kept, though the VJP {p.keeps} does not name it"
+                m.holds(alive() is None, f"{name} is kept, though the VJP {p.keeps} does not name it")
     pull(np.ones(()))
-    assert node.saved is None
-    assert node.params is None
+    m.holds(node.saved is None and node.params is None, "what was kept is not let go after the pull")
 
 
 def allowance(case: Case, xs: list[Any], y: Any) -> int:

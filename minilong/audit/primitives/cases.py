@@ -6,8 +6,8 @@ drawing them one by one and shrinks where shrinking helps a reader, in the shape
 
 from __future__ import annotations
 
-import re
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
+from contextlib import suppress
 from dataclasses import dataclass, replace
 from typing import Any
 from unittest import SkipTest
@@ -18,12 +18,14 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minilong.attention  # noqa: F401 (its kernels are registered as well)
+from minilong.audit.law import LawBroken, Measure
 from minilong.autodiff import REGISTRY, Primitive, vjp
 from minilong.autodiff.numeric import rounding_bound
 from minilong.autodiff.primitive import Domain
 
 PRIMITIVES = tuple(REGISTRY.values())
 SIZES = (1, 2, 3, 5)
+DIGITS = "0123456789"
 
 
 @dataclass(frozen=True, eq=False)
@@ -67,13 +69,23 @@ def cast(x: Any, dtype: Any) -> Any:
     return x.astype(dtype) if x.dtype.kind == "f" else x
 
 
+def symbols_of(p: Primitive) -> list[str]:
+    """The sizes that a signature names; `2h` names h."""
+    return sorted({d.lstrip(DIGITS) for dims in p.core[0] for d in dims})
+
+
+def core_shape(dims: tuple[str, ...], size: Mapping[str, int]) -> tuple[int, ...]:
+    """The shape of some core dimensions; `2h` is twice the size of h."""
+    return tuple(size[s := d.lstrip(DIGITS)] * int(d.removesuffix(s) or 1) for d in dims)
+
+
 @st.composite
 def shapes(draw: st.DrawFn, p: Primitive, *, smallest: int = 1) -> tuple[tuple[int, ...], ...]:
     """Input shapes that fit the signature of `p`: equal core dimensions, broadcastable axes before them.
 
     `2h` in a signature is an even size. Shared inputs have no axes but their own. `smallest=0` allows empty batches.
     """
-    symbols = sorted({re.sub(r"^\d+", "", d) for dims in p.core[0] for d in dims})
+    symbols = symbols_of(p)
     # All sizes alike is the case that shows whether two cotangents were exchanged.
     square = draw(st.booleans())
     first = draw(st.sampled_from(SIZES))
@@ -82,14 +94,16 @@ def shapes(draw: st.DrawFn, p: Primitive, *, smallest: int = 1) -> tuple[tuple[i
     if p.variadic:  # joined along one axis: the others are equal, not broadcast
         batches = [draw(hnp.array_shapes(min_dims=0, max_dims=1, min_side=max(smallest, 1), max_side=3))] * batched
     elif batched:
-        axes = {"min_dims": 0, "max_dims": 2 if any(p.core[0]) else 3, "min_side": smallest, "max_side": 4}
-        batches = list(draw(hnp.mutually_broadcastable_shapes(num_shapes=batched, **axes)).input_shapes)
+        drawn = hnp.mutually_broadcastable_shapes(
+            num_shapes=batched, min_dims=0, max_dims=2 if any(p.core[0]) else 3, min_side=smallest, max_side=4
+        )
+        batches = list(draw(drawn).input_shapes)
     else:
         batches = []
     supply = iter(batches)
     result = []
     for name, dims in zip(p.inputs * (len(p.core[0]) if p.variadic else 1), p.core[0], strict=True):
-        core = tuple(size[re.sub(r"^\d+", "", d)] * int(re.match(r"\d*", d)[0] or 1) for d in dims)
+        core = core_shape(dims, size)
         result.append(core if name in p.shared else (*next(supply), *core))
     return tuple(result)
 
@@ -141,22 +155,23 @@ def for_all(strategy: st.SearchStrategy[Any], check: Callable[[Any], None]) -> i
         check(example)
         ran += 1
 
-    try:
+    with suppress(SkipTest):  # so Hypothesis says that it drew nothing
         run()
-    except SkipTest:  # so Hypothesis says it
-        assert ran > 0, "the property ran on no example"
-    assert ran > 0, "the property ran on no example"
+    if not ran:
+        raise LawBroken("the property ran on no example")
     return ran
 
 
-def assert_equal_to_rounding(actual: Any, expected: Any, *involved: Any, dtype: Any = np.float64) -> None:
-    """Equal up to the rounding of sums of products of the numbers involved.
+def product_bound(expected: Any, *involved: Any, dtype: Any = np.float64) -> float:
+    """The rounding bound of sums of products of the numbers involved.
 
     The condition is the product of the largest magnitudes of each group: what was added up cannot be larger.
     """
-    assert np.shape(actual) == np.shape(expected)
     groups = (*involved, expected)
     condition = float(np.prod([1.0 + np.max(np.abs(x), initial=0.0) for x in groups]))
-    bound = rounding_bound(dtype, condition, max(np.size(x) for x in groups))
-    error = float(np.max(np.abs(np.subtract(actual, expected, dtype=np.float64)), initial=0.0))
-    assert error <= bound, f"error {error:.3g} above the rounding bound {bound:.3g}"
+    return rounding_bound(dtype, condition, max(np.size(x) for x in groups))
+
+
+def assert_equal_to_rounding(actual: Any, expected: Any, *involved: Any, dtype: Any = np.float64) -> None:
+    """Equal up to the rounding of sums of products of the numbers involved; LawBroken otherwise."""
+    Measure().close(actual, expected, product_bound(expected, *involved, dtype=dtype))
