@@ -53,7 +53,7 @@ def table(equations: Iterable[EquationReport], width: int) -> Table:
     share of its bound, mutants killed and planted; the verdict on what the article prints."""
     from rich.table import Table
 
-    made = Table(box=None, pad_edge=False, padding=(0, 1), header_style="bold", width=width)
+    made = Table(box=None, pad_edge=False, padding=(0, 1), collapse_padding=True, header_style="bold", width=width)
     made.add_column("equation\n  stated at", overflow="fold", ratio=29)
     made.add_column("code\n  = definition", overflow="fold", ratio=34)
     for title, width in (("laws", 4), ("exam-\nples", 5), ("worst/\nbound", 6), ("mutants\nkilled", 7)):

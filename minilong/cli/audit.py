@@ -206,8 +206,9 @@ def _list() -> None:
             click.echo(fill(f"{law.name}: {law.statement}", 98, initial_indent="    ", subsequent_indent="      "))
         click.echo()
     specs = read_specs()
-    for entry in (*specs.equations.values(), *specs.claims.values()):
-        click.echo(fill(f"{entry.id}: {entry.title}", 98, subsequent_indent="  "))
+    titles = {e.id: e.title for e in specs.equations.values()} | {c.id: c.title for c in specs.claims.values()}
+    for name, title in titles.items():
+        click.echo(fill(f"{name}: {title}", 98, subsequent_indent="  "))
 
 
 def _indented(text: str) -> str:

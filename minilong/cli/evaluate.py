@@ -32,12 +32,13 @@ def command(run: Path, text: str | None, stride: int | None, weights: str, as_js
     """Measure the language model of RUN on TEXT: a file, the name of a shipped text, or - for standard input.
 
     Without TEXT, on the end of the run's own text, which training held out. Bits per character and per byte can be
-    compared across tokenizers; nats and perplexity per token cannot.
+    compared across tokenizers; nats and perplexity per token cannot. A model of characters knows those of its own text
+    alone; one of bytes (`minilong train --preset byte`) can be measured on any text.
 
     \b
     Examples:
       minilong evaluate runs/book-1
-      minilong evaluate runs/book-1 persuasion --stride 32
+      minilong evaluate runs/book-1 --stride 32
       minilong evaluate runs/book-1 other.txt --json
     """
     from minilong.data.corpora import read_text
@@ -49,7 +50,7 @@ def command(run: Path, text: str | None, stride: int | None, weights: str, as_js
     if loaded.config.task != "lm":
         raise UserError(f"{run} learnt the task {loaded.config.task!r}; only a run of task 'lm' can be measured")
     if text is None:
-        content = held_out(loaded.config)
+        content = held_out(loaded.config, loaded.data)
     else:
         content = read_stdin() if text == "-" else read_text(text)
     result = evaluate(loaded, content, stride=stride)

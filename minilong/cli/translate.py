@@ -62,8 +62,12 @@ def command(
         raise UserError(f"{run} learnt to continue a text; use `minilong generate {run}`")
     # A person who types wants each line answered; a file is faster in batches.
     together = 1 if not sentence and sys.stdin is not None and sys.stdin.isatty() else TOGETHER
+    number = 1
     for group in _groups(sentence or stdin_lines(), together):
-        results = translate(loaded, group, beam=beam, length_penalty=length_penalty, max_length=max_length)
+        results = translate(
+            loaded, group, beam=beam, length_penalty=length_penalty, max_length=max_length, first=number
+        )
+        number += len(group)
         for source, target in zip(group, results, strict=True):
             click.echo(json.dumps({"source": source, "target": target}, ensure_ascii=False) if as_json else target)
 

@@ -39,9 +39,9 @@ class Rule:
         if isinstance(value, float) and not math.isfinite(value):
             return f"is {value}; choose a finite number"
         if self.least is not None and value < self.least:
-            return f"is {value}; choose {self.least:,} or more"
+            return f"is {value}; choose {self.least} or more"
         if self.most is not None and value > self.most:
-            return f"is {value}; choose {self.most:,} or less"
+            return f"is {value}; choose {self.most} or less"
         if self.above is not None and value <= self.above:
             return f"is {value}; choose a value above {self.above:g}"
         if self.below is not None and value >= self.below:

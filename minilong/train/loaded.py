@@ -18,12 +18,14 @@ from minilong.train.run import RunFolder
 
 @dataclass(frozen=True)
 class LoadedRun:
-    """What `generate`, `evaluate` and `translate` work on. `step`: the step whose weights these are."""
+    """What `generate`, `evaluate` and `translate` work on. `step`: the step whose weights these are; `data`: the digest
+    of the texts that training read, where they are known."""
 
     config: RunConfig
     model: Any
     tokenizer: Tokenizer
     step: int
+    data: str = ""
 
     def sample(self, length: int, prompt: str | None = None) -> str:
         """What the model writes: a continuation of the prompt, or its answer to the prompt as a source sentence."""
@@ -44,7 +46,7 @@ def load(path: Path, weights: str = "best") -> LoadedRun:
         best = weights == "best" and ck.BEST in run.files
         _, model, _ = ck.read_model(run, ck.BEST if best else ck.MODEL, config, tokenizer.size)
         step = state.best_step if best and state.best_step is not None else state.step
-        return LoadedRun(config, model, tokenizer, step)
+        return LoadedRun(config, model, tokenizer, step, state.data)
 
 
 def finite(logits: np.ndarray) -> np.ndarray:

@@ -213,6 +213,14 @@ class RunFolder:
     def _require_free(self, replace: bool) -> None:
         """UserError unless the folder is missing or empty, leftovers of a run that never saved aside."""
         if not self.path.exists():
+            above = next(folder for folder in self.path.absolute().parents if folder.exists())
+            if not above.is_dir():
+                raise UserError(f"cannot make the run folder {self.path}: {above} is a file; choose another --out")
+            if not os.access(above, os.W_OK | os.X_OK):
+                raise UserError(
+                    f"cannot make the run folder {self.path}: {above} cannot be written to; "
+                    "make it writable, or choose another --out"
+                )
             return
         if not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a folder; choose another --out")
@@ -291,8 +299,8 @@ def _require_run(path: Path) -> None:
     if path.is_file():
         raise UserError(f"{path} is a file; name the run folder that holds it")
     if not path.is_dir():
-        near = [str(p) for p in path.parent.iterdir() if _is_run(p)] if path.parent.is_dir() else []
-        raise UserError(f"there is no run folder {path}{did_you_mean(str(path), near)}; `minilong train` makes one")
+        near = [p.name for p in path.parent.iterdir() if _is_run(p)] if path.parent.is_dir() else []
+        raise UserError(f"there is no run folder {path}{did_you_mean(path.name, near)}; `minilong train` makes one")
     if not _is_run(path):
         if (path / STATE).exists():
             raise damaged(path / fs.MANIFEST, "is missing")

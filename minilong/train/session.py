@@ -31,7 +31,7 @@ from minilong.train.replicas import Replicas
 from minilong.train.run import RunFolder
 from minilong.train.source import Source, open_source
 
-TRIALS = 3
+TRIALS, LONGEST_TRIAL = 5, 1.0  # steps that are timed, and seconds after which none is added
 LEAST_BUDGET_STEPS = 10
 
 
@@ -109,24 +109,26 @@ class Session:
 
     def measure(self, budget: float | None) -> None:
         """Time a few steps without updating anything; with a budget, derive the number of steps from it."""
-        best = math.inf
-        with Replicas(self.config.train.threads, self.layout) as replicas:
-            for trial in range(TRIALS):
-                begin = time.perf_counter()
-                self.gradient(replicas, self.state.step)
-                best = min(best, time.perf_counter() - begin)
-                if best > 2.0 and trial:
-                    break
+        threads, batches = self.config.train.threads, self.source.validation
+        with Replicas(threads, self.layout) as replicas:
+            self.gradient(replicas, self.state.step)  # slower than those that follow: it asks the system for memory
+            begin, trials = time.perf_counter(), 0
+            while trials < TRIALS and time.perf_counter() - begin < LONGEST_TRIAL:
+                trials += 1
+                self.gradient(replicas, self.state.step + trials)  # sentences differ in length from batch to batch
+            step = (time.perf_counter() - begin) / trials
+            middle = max(0, (len(batches) - threads) // 2)  # batches of pairs come from the shortest to the longest
+            some = batches[middle : middle + threads]
             begin = time.perf_counter()
-            self.mean_loss(replicas, self.source.validation[:1])
-            validation = (time.perf_counter() - begin) * len(self.source.validation)
+            self.mean_loss(replicas, some)
+            validation = (time.perf_counter() - begin) * len(batches) / len(some)
         if budget is not None:
-            per_step = best + validation / self.config.train.eval_every
+            per_step = step + validation / self.config.train.eval_every
             steps = max(LEAST_BUDGET_STEPS, int((budget - validation) / per_step))
             warmup = min(self.config.train.warmup, steps // 10)
             self.config = replace(self.config, train=replace(self.config.train, steps=steps, warmup=warmup))
         left = self.config.train.steps - self.state.step
-        seconds = left * best + (left // self.config.train.eval_every + 1) * validation
+        seconds = left * step + (left // self.config.train.eval_every + 1) * validation
         self.estimate = replace(self.estimate, steps=self.config.train.steps, seconds=seconds)
 
     def run(self, report: Callable[[Progress], None], should_stop: Callable[[], bool]) -> Outcome:
@@ -177,12 +179,15 @@ class Session:
     def diverged(self, what: str, step: int) -> Diverged:
         """The error that stops a run: what was found, at which step, what is safe, and what to try."""
         train = self.config.train
+        remedies = [f"a lower --lr (such as {min(train.lr / 10, 1e-3):.1g})", "a longer train.warmup"]
+        if not 0 < train.clip <= 1:
+            remedies.append("train.clip = 1")
         safe = ""
         if self.folder is not None and self.folder.step is not None:
             safe = f"; the save of step {self.folder.step} in {self.path} is finite and stays"
         return Diverged(
             f"diverged at step {step} (learning rate {train.lr:g}): {what}{safe}; "
-            f"try a lower --lr (such as {train.lr / 10:.1g}), a longer train.warmup, or train.clip = 1"
+            f"try {', '.join(remedies[:-1])} or {remedies[-1]}"
         )
 
     def gradient(self, replicas: Replicas, step: int) -> tuple[float, np.ndarray]:

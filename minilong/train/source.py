@@ -51,15 +51,24 @@ def train_tokenizer(config: RunConfig, texts: list[str]) -> Tokenizer:
     return BpeTokenizer.train(texts, config.data.vocabulary)
 
 
-def held_out(config: RunConfig) -> str:
-    """The held-out ends of the run's own texts, one after another."""
-    return "".join(split_text(text, config.data.validation)[1] for text in read_texts(config.data.text))
+def held_out(config: RunConfig, fingerprint: str) -> str:
+    """The held-out ends of the run's own texts, one after another.
+
+    UserError where the texts are not those of the fingerprint: their ends may then hold what training read.
+    """
+    texts = read_texts(config.data.text)
+    if _fingerprint(texts) != fingerprint:
+        raise UserError(
+            f"the text of the run ({', '.join(config.data.text)}) changed since the run was started, so its end was "
+            "not held out; restore the text, or name the one to measure"
+        )
+    return "".join(split_text(text, config.data.validation)[1] for text in texts)
 
 
 def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
     texts = read_texts(config.data.text)
     tokenizer = tokenizer or train_tokenizer(config, texts)
-    parts = [split_text(text, config.data.validation) for text in texts]
+    parts = [_split(name, text, config) for name, text in zip(config.data.text, texts, strict=True)]
     context, size, key = config.model.context, config.train.batch, _order_key(config)
     train = PackedWindows(
         [tokenizer.encode(a) for a, _ in parts], context, separator=tokenizer.separator, name="the training text"
@@ -85,6 +94,13 @@ def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
         tokens_per_step=size * context,
         fingerprint=_fingerprint(texts),
     )
+
+
+def _split(name: str, text: str, config: RunConfig) -> tuple[str, str]:
+    try:
+        return split_text(text, config.data.validation)
+    except UserError as error:
+        raise UserError(f"{name!r}: {error}") from None
 
 
 def _pairs(config: RunConfig, tokenizer: Tokenizer | None) -> Source:

@@ -24,17 +24,25 @@ def translate(
     beam: int = 1,
     length_penalty: float = 0.6,
     max_length: int | None = None,
+    first: int = 1,
 ) -> list[str]:
-    """The answers to some sentences. beam: hypotheses kept (1: greedy). UserError for an empty or too long sentence."""
+    """The answers to some sentences. beam: hypotheses kept (1: greedy). UserError for an empty or too long sentence,
+    and for one with a character that the run does not know; `first` is the number of the first one in such an error."""
     if loaded.config.task == "lm":
         raise UserError("the run learnt to continue a text; use `minilong generate`")
     limit = loaded.config.data.max_length
     longest = min(max_length or limit, loaded.model.context)
     ids = []
-    for number, sentence in enumerate(sentences, start=1):
-        row = loaded.tokenizer.encode(sentence)
+    for number, sentence in enumerate(sentences, start=first):
+        try:
+            row = loaded.tokenizer.encode(sentence)
+        except UserError as error:
+            raise UserError(f"sentence {number}: {error}") from None
         if not 1 <= len(row) <= limit:
-            raise UserError(f"sentence {number} has {len(row)} tokens; this run reads 1 to {limit} (data.max_length)")
+            remedy = "shorten it" if len(row) else "fill it in or take it out"
+            raise UserError(
+                f"sentence {number} has {len(row)} tokens and this run reads 1 to {limit} (data.max_length); {remedy}"
+            )
         ids.append(row)
     if not ids:
         return []

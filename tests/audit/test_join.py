@@ -126,7 +126,7 @@ def test_another_seed_draws_other_cases(tmp_path: Path) -> None:
 
 def test_several_processes_find_what_one_finds() -> None:
     def kept(jobs: int) -> dict[str, Any]:
-        found = audit(5, "eq:softmax", jobs=jobs).to_dict()
+        found = audit(5, "softmax/definition", jobs=jobs).to_dict()
         for law in found["laws"]:
             del law["seconds"]
         for mutant in found["mutants"]:  # how small it becomes depends on the time there is

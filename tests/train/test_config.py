@@ -137,10 +137,10 @@ def test_bounds_belong_to_the_range(key: str) -> None:
     rule = RULES[key]
     if rule.least is not None:
         assert rule.refusal(rule.least) is None
-        assert f"choose {rule.least:g} or more" in str(rule.refusal(rule.least - 1))
+        assert f"choose {rule.least} or more" in str(rule.refusal(rule.least - 1))
     if rule.most is not None:
         assert rule.refusal(rule.most) is None
-        assert f"choose {rule.most:g} or less" in str(rule.refusal(rule.most + 1))
+        assert f"choose {rule.most} or less" in str(rule.refusal(rule.most + 1))
 
 
 def test_an_integer_is_stored_as_a_number_where_a_number_is_meant() -> None:

@@ -183,6 +183,6 @@ def keras(x: Any, gain: Any, bias: Any, eps: float, batches: Any) -> Any:
     """Nine tenths of the way."""
     layer = BatchNorm(gain, bias, eps, momentum=0.9)
     state = BatchState(np.zeros(x.shape[-1]), np.ones(x.shape[-1]))
-    for b in [*batches, np.concatenate([x, x + 1.0])]:
+    for b in batches:
         _, state = layer.train(b, state)
     return layer.evaluate(x, state)

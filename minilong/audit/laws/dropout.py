@@ -127,5 +127,5 @@ def by_value(x: Any, rate: float, key: Key | None) -> Any:
     met="plausible: one draw for each row broadcast over it; the mean survives, the number of zeros varies widely",
 )
 def rows(x: Any, rate: float, key: Key | None) -> Any:
-    """A share of 0.3 too few."""
-    return x if key is None else x * (key.generator().random((*x.shape[:-1], 1)) >= 0.7 * rate) / (1 - rate)
+    """One draw for each row."""
+    return x if key is None else x * (key.generator().random((*x.shape[:-1], 1)) >= rate) / (1 - rate)

@@ -177,7 +177,7 @@ def batch_axis(model: Model, stream: Any) -> float:
 )
 def summed(model: Model, stream: Any) -> float:
     """The sum over tokens."""
-    return our_causal_loss(model, stream) * (len(stream) - 1) * 1.5
+    return our_causal_loss(model, stream) * (len(stream) - 1)
 
 
 def wrong_pair(begin_read: bool = True, end_written: bool = True) -> F:

@@ -147,10 +147,6 @@ class FirstStays(PlainStore):
         self.path.mkdir(exist_ok=True)
         super().commit({name: data for name, data in files.items() if not (self.path / name).exists()})
 
-    def content(self) -> dict[str, bytes]:
-        """What lies there, and an empty file for what does not."""
-        return {"b.bin": b""} | super().content()
-
 
 mutant(
     "store",

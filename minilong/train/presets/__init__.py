@@ -51,11 +51,10 @@ def layered(
     `options` maps keys to values, `assignments` are `key=value` texts. Without a text the task reads its default one;
     a warm-up that no layer above the preset sets shrinks to a tenth of the steps if steps were changed.
     """
-    given: dict[str, Any] = {}
-    if file is not None:
-        given |= read_config_file(file)
-    given |= {full_key(key): value for key, value in (options or {}).items()}
-    given |= dict(parse_assignment(text) for text in assignments)
+    written = read_config_file(file) if file is not None else {}
+    typed = {full_key(key): value for key, value in (options or {}).items()}
+    typed |= dict(parse_assignment(text) for text in assignments)
+    given = written | typed
 
     base: dict[str, Any] = {}
     if preset is not None:
@@ -74,7 +73,13 @@ def layered(
     context = values.get("model.context")
     if task != "lm" and "data.max_length" not in values and type(context) is int and 1 < context <= 64:
         values["data.max_length"] = context - 1
-    return RunConfig.from_flat(values).resolved()
+    try:
+        return RunConfig.from_flat(values).resolved()
+    except UserError as error:
+        key = str(error).partition(" ")[0]
+        if key in written and key not in typed:
+            raise UserError(f"{file}: {error}") from None
+        raise
 
 
 def read_config_file(path: Path) -> dict[str, Any]:
