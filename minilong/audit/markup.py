@@ -56,7 +56,7 @@ class Links:
     @classmethod
     def of(cls, report: Report) -> Links:
         """The anchors of a report's entries. A law and a mutant may have one name: `mutant` tells them apart."""
-        names = {x.id: slug(x.id) for x in (*report.equations, *report.claims)}
+        names = {x.id: slug(x.id) for x in report.equations} | {x.id: slug(x.id) for x in report.claims}
         names |= {f"law:{x.name}": slug(f"law:{x.name}") for x in report.laws}
         names |= {f"mutant:{x.name}": slug(f"mutant:{x.name}") for x in report.mutants}
         return cls(names)

@@ -1,10 +1,11 @@
 """README is true: its examples run as they stand, its paths exist, and what it lists is what there is.
 
-Every line of a `sh` block is run by bash in one folder, in order, and must end with exit code 0. Two kinds of line are
-different, as README says:
+Every line of a `sh` block is run by bash in one folder, in order, and must end with exit code 0. Three kinds of line
+are different, as README says:
 
 - a training is cut short by an option at its end, which overrules what comes before it: `--steps 3` (`--budget 1s`
   where the line gives a budget, `--steps 6` where it resumes);
+- an audit of everything is cut short by `--examples 2`, and its laws to those of one kind by `--only clip`;
 - `make train` and `make test` are run by `.ci/run`; here it is asserted that it does so.
 """
 
@@ -25,8 +26,10 @@ README = (ROOT / "README.md").read_text("utf-8")
 
 
 def shortened(line: str) -> str:
-    """The command of a line, a training cut short."""
+    """The command of a line, a training or an audit cut short."""
     words = shlex.split(line)
+    if words[:2] == ["minilong", "audit"] and not {"--on", "--list", "--show"} & set(words):
+        return f"{line} --examples 2" + ("" if "--only" in words else " --only clip")
     if words[:2] != ["minilong", "train"] or "--dry-run" in words:
         return line
     if "--budget" in words:
@@ -39,6 +42,8 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Where a reader might stand: a text of their own and some sentences."""
     path = tmp_path_factory.mktemp("readme")
     (path / "book.txt").write_text(read_text("persuasion")[:30_000], "utf-8")
+    attention = next(b.text for b in blocks("README.md", "python") if "def my_attention" in b.text)
+    (path / "model.py").write_text(attention, "utf-8")
     (path / "sentences.txt").write_text("Insert a new column.\nSave the file.\n", "utf-8")
     return path
 
