@@ -50,7 +50,7 @@ class Numbers:
     def spread_out(self, *shape: int) -> np.ndarray:
         """Numbers that differ by at least 0.5 along the last axis, in random order: no row is nearly constant."""
         steps = self.uniform(0.5, 1.5, *shape)
-        mixed: np.ndarray = self.rng.permuted(np.cumsum(steps, axis=-1) - shape[-1] / 2, axis=-1)
+        mixed: np.ndarray = self.rng.permuted(np.cumsum(steps, axis=-1) - shape[-1] // 2, axis=-1)
         return self.round(mixed)
 
     def integers(self, low: int, high: int, *shape: int) -> np.ndarray:

@@ -188,7 +188,11 @@ def to_tensors(value: Any) -> Any:
     """NumPy arrays as PyTorch tensors, in lists and tuples too; torch is imported by the user's file."""
     if isinstance(value, list | tuple):
         return type(value)(to_tensors(v) for v in value)
-    return sys.modules["torch"].from_numpy(np.array(value)) if isinstance(value, np.ndarray) else value
+    if not isinstance(value, np.ndarray):
+        return value
+    # The memory is shared where PyTorch can, so that a law sees what a function writes into its arguments.
+    shared = value.flags.writeable and value.flags.c_contiguous
+    return sys.modules["torch"].from_numpy(value if shared else value.copy())
 
 
 def to_arrays(value: Any) -> Any:

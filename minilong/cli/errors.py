@@ -41,7 +41,9 @@ def ending(ctx: click.Context) -> Iterator[None]:
         fail(str(error), error.exit_code)
     except click.UsageError as error:
         # The parser of options knows no context; then the command is the one that the group was about to call.
-        where = error.ctx.command_path if error.ctx else " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+        where = (
+            error.ctx.command_path if error.ctx else " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
+        )
         fail(f"{error.format_message().rstrip('.')}; see `{where} --help`")
     except click.ClickException as error:
         fail(error.format_message())

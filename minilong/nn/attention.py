@@ -1,4 +1,4 @@
-"""Multi-head attention as a layer (`eq:multi-head`)."""
+"""Multi-head attention as a layer."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ from minilong.nn.layers import Linear
 
 @dataclass(frozen=True)
 class MultiHeadAttention:
-    """Attention in `heads` subspaces of the width, concatenated and mixed by `output`.
+    """Attention in `heads` subspaces of the width, concatenated and mixed by `output` (`eq:multi-head`).
 
     kv_heads: key and value heads, each shared by heads / kv_heads query heads (1: multi-query attention).
     kernel: how attention is computed; any kernel equals `attention.naive`.

@@ -1,4 +1,4 @@
-"""Encoder and decoder: residual layers of attention and feed-forward networks (`eq:encoder`, `eq:decoder`).
+"""Encoder and decoder: residual layers of attention and feed-forward networks.
 
 Where the normalisation stands is the field's oldest dispute, so it is a switch. `post`, as published in 2017:
 x <- norm(x + f(x)). `pre`, as nearly all train it today: x <- x + f(norm(x)), with one more norm at the end.
@@ -77,7 +77,7 @@ def residual(layer: EncoderLayer | DecoderLayer, norm: Any, x: Any, f: Callable[
 
 @dataclass(frozen=True)
 class Encoder:
-    """A stack of encoder layers; every token sees every other that the mask allows."""
+    """A stack of encoder layers; every token sees every other that the mask allows (`eq:encoder`)."""
 
     layers: tuple[EncoderLayer, ...]
     norm: Any
@@ -91,7 +91,7 @@ class Encoder:
 
 @dataclass(frozen=True)
 class Decoder:
-    """A stack of decoder layers."""
+    """A stack of decoder layers (`eq:decoder`)."""
 
     layers: tuple[DecoderLayer, ...]
     norm: Any

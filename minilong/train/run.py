@@ -10,10 +10,11 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
+from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 
-from minilong.errors import UserError, did_you_mean
+from minilong.errors import UserError
 from minilong.train import files as fs
 from minilong.train.manifest import Entry, Manifest, ManifestError, is_plain
 from minilong.train.metrics import METRICS, MetricsLog, from_lines, to_line
@@ -299,8 +300,10 @@ def _require_run(path: Path) -> None:
     if path.is_file():
         raise UserError(f"{path} is a file; name the run folder that holds it")
     if not path.is_dir():
-        near = [p.name for p in path.parent.iterdir() if _is_run(p)] if path.parent.is_dir() else []
-        raise UserError(f"there is no run folder {path}{did_you_mean(path.name, near)}; `minilong train` makes one")
+        runs = [p.name for p in path.parent.iterdir() if _is_run(p)] if path.parent.is_dir() else []
+        near = get_close_matches(path.name, runs, n=1)  # of the names alone: a long path is near to all its neighbours
+        guess = f" (did you mean {str(path.with_name(near[0]))!r}?)" if near else ""
+        raise UserError(f"there is no run folder {path}{guess}; `minilong train` makes one")
     if not _is_run(path):
         if (path / STATE).exists():
             raise damaged(path / fs.MANIFEST, "is missing")

@@ -7,7 +7,6 @@ stopped and resumed is bit for bit the run that never stopped (for the same numb
 from __future__ import annotations
 
 import json
-import math
 import time
 from collections.abc import Callable
 from dataclasses import replace

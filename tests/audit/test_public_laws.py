@@ -53,7 +53,7 @@ def test_a_law_holds_for_every_implementation(law: Law) -> None:
     for s in subjects:
         result = run_law(law, s.f, examples=EXAMPLES)
         assert result.failure is None, f"{s.name}: {result.failure}"
-        assert result.examples == EXAMPLES
+        assert result.examples == max(5, round(EXAMPLES * law.share))
         assert result.worst <= 1.0
 
 
@@ -167,6 +167,8 @@ def softmax_by_logarithm(x: Any) -> Any:
 
 
 def one_pass_layer_norm(x: Any, gain: Any, bias: Any, eps: float) -> Any:
+    """Sums of the row and of its squares in one pass, about its first component."""
+    x = x - x[..., :1]
     mean = x.mean(axis=-1, keepdims=True)
     variance = np.maximum((x * x).mean(axis=-1, keepdims=True) - mean * mean, 0.0)
     return x * (gain / np.sqrt(variance + eps)) + (bias - mean * gain / np.sqrt(variance + eps))

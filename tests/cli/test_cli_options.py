@@ -63,7 +63,9 @@ def test_a_wrong_value_is_one_line(name: str, option: click.Option, spelling: st
     if option.is_flag:
         assert "does not take a value" in assert_one_line(call(name, *required(name), f"{spelling}=1"))
         return
-    assert "requires an argument" in assert_one_line(call(name, *required(name), spelling))
+    message = assert_one_line(call(name, *required(name), spelling))
+    assert "requires an argument" in message
+    assert f"{name} --help`" in message
     if spelling not in FREE:
         message = assert_one_line(call(name, *required(name), spelling, WRONG.get(spelling, "nonsense")))
         assert WRONG.get(spelling, "nonsense") in message

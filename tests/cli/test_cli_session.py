@@ -12,6 +12,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from types import ModuleType, SimpleNamespace
 
+import click
 import pytest
 from click.testing import CliRunner, Result
 
@@ -51,7 +52,7 @@ class Stand:
     failure: BaseException | None = None
     accuracy: float | None = None
     sent: int = 0
-    sample: str = "[bold]not markup[/bold] :smile:"
+    sample: str | BaseException = "[bold]not markup[/bold] :smile:"
     calls: list[tuple[str, object]] = field(default_factory=list)
     config: RunConfig | None = None
 
@@ -83,10 +84,13 @@ class Stand:
                 seconds=12.0,
             )
 
+        def sample(length: int, prompt: str | None = None) -> str:
+            if isinstance(self.sample, BaseException):
+                raise self.sample
+            return self.sample
+
         self.config = config
-        return SimpleNamespace(
-            config=config, estimate=self.estimate(), run=run, sample=lambda length, prompt=None: self.sample
-        )
+        return SimpleNamespace(config=config, estimate=self.estimate(), run=run, sample=sample)
 
     def start(
         self, config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None
@@ -201,6 +205,27 @@ def test_the_first_signal_saves_and_says_how_to_go_on(stand: Stand, number: int)
     assert signal.getsignal(number) is before
 
 
+def test_a_stop_during_the_sample_comes_after_what_was_saved_is_said(stand: Stand) -> None:
+    stand.sample = KeyboardInterrupt()
+    result = train("--out", "there")
+    assert result.exit_code == 130
+    assert "done        20 steps in 12s, saved in there\n" in result.stderr
+
+
+def test_ctrl_c_saves_from_the_moment_it_is_promised(stand: Stand, monkeypatch: pytest.MonkeyPatch) -> None:
+    seen: dict[str, object] = {}
+    echo = click.echo
+
+    def noticing(text: str, err: bool = False) -> None:
+        seen[text] = signal.getsignal(signal.SIGINT)
+        echo(text, err=err)
+
+    monkeypatch.setattr(click, "echo", noticing)
+    before = signal.getsignal(signal.SIGINT)
+    assert train().exit_code == 0
+    assert seen["stop        Ctrl-C saves and says how to go on"] is not before
+
+
 FAILURES: list[tuple[BaseException, int, str]] = [
     (Diverged("the loss is nan at step 5; lower --lr"), 1, "the loss is nan at step 5; lower --lr"),
     (UserError("two\nlines \x1b[31m"), 2, "two lines \\x1b[31m"),
@@ -268,6 +293,22 @@ def test_a_reader_that_leaves_is_no_error() -> None:
     done = subprocess.run(command, stdout=write, stderr=subprocess.PIPE, text=True, check=False)
     os.close(write)
     assert (done.returncode, done.stderr) == (0, "")
+
+
+@pytest.mark.skipif(not Path("/dev/full").exists(), reason="no device that is always full")
+def test_output_on_a_full_disk_is_one_line_and_does_not_end_a_training(tmp_path: Path) -> None:
+    def run(*arguments: str, stdout: str = os.devnull, stderr: str | None = None) -> subprocess.CompletedProcess[str]:
+        with open(stdout, "w") as out, open(stderr or tmp_path / "log", "w") as err:
+            command = [sys.executable, "-m", "minilong", *arguments]
+            return subprocess.run(command, stdout=out, stderr=err, cwd=tmp_path, check=False)
+
+    assert run("info", "--keys", stdout="/dev/full").returncode == 2
+    log = (tmp_path / "log").read_text()
+    assert log == "minilong: error: No space left on device; free some space, or write somewhere else\n"
+    (tmp_path / "book.txt").write_text("The cat sat on the mat.\n" * 60)
+    fast = ["--preset", "tiny", "--steps", "2", "--threads", "1"]
+    assert run("train", "book.txt", *fast, "--out", "run", stderr="/dev/full").returncode == 0
+    assert (tmp_path / "run" / "model.safetensors").exists()
 
 
 def test_output_that_breaks_silences_the_progress_but_not_the_training(monkeypatch: pytest.MonkeyPatch) -> None:

@@ -92,6 +92,23 @@ def test_translate_answers_each_sentence_on_its_line(copier: Path) -> None:
     assert call("translate", copier, given="").stdout == ""
 
 
+def test_an_error_numbers_the_line_of_the_input(copier: Path) -> None:
+    result = call("translate", copier, given="abcd\n" * 40 + "ABC\n")
+    assert result.exit_code == 2
+    assert "sentence 41: character 'A'" in result.stderr
+    assert len(result.stdout.splitlines()) == 32  # what was answered before
+
+
+def test_evaluate_refuses_a_text_that_changed_since_training(book: Path, folder: Path) -> None:
+    own = folder / "own.txt"
+    own.write_text(book.read_text())
+    assert call("train", own, "--out", folder / "own", *FAST).exit_code == 0
+    assert call("evaluate", folder / "own").exit_code == 0
+    own.write_text(book.read_text() * 2)
+    assert "changed since" in assert_one_line(call("evaluate", folder / "own"))
+    assert call("evaluate", folder / "own", own).exit_code == 0
+
+
 def test_info_shows_presets_a_run_and_needs(run: Path) -> None:
     overview = call("info")
     assert overview.exit_code == 0, overview.output
@@ -137,6 +154,8 @@ BAD: list[tuple[list[str], bytes | None, str]] = [
     (["bad.txt"], b"caf\xe9 " * 99, "UTF-8"),
     (["bad.txt"], b"a\0b" * 999, "bad.txt"),
     (["bad.txt"], b"too short", "context"),
+    (["book.txt", "bad.txt"], b"x", "bad.txt': a text of 1 characters"),
+    (["book.txt", "--config", "bad.txt"], b"layers = 0", "bad.txt: model.layers"),
     (["."], None, "."),
     (["book.txt", "--context", "100000"], None, "context"),
     (["book.txt", "--context", "1000000000"], None, "memory"),

@@ -18,6 +18,7 @@ from pathlib import Path
 import pytest
 from fenced import ROOT, blocks, run
 
+from minilong.audit.specs import read_specs
 from minilong.cli import COMMANDS
 from minilong.data.corpora import CORPORA, read_text
 from minilong.train.presets import preset_names
@@ -102,3 +103,14 @@ def test_every_preset_trains_a_step(name: str, folder: Path) -> None:
     done = run(["minilong", "train", *text, "--preset", name, *size, "--out", f"one/{name}", "--quiet"], folder)
     assert done.stdout == f"one/{name}\n"
     assert (folder / "one" / name / "model.safetensors").exists()
+
+
+def test_readme_counts_the_verdicts_on_the_article() -> None:
+    specs = read_specs()
+    verdicts = ("holds", "corrected", "reading", "unchecked")
+    for row, entries in (
+        ("statements, examples, numbers, code", list(specs.claims.values())),
+        ("printed formulas", [e for e in specs.equations.values() if e.verdict]),
+    ):
+        counts = [sum(entry.verdict == verdict for entry in entries) for verdict in verdicts]
+        assert f"| {row} | {' | '.join(map(str, counts))} |" in README

@@ -111,7 +111,12 @@ def test_every_command_names_a_file_that_is_not_whole(run: Path, name: str, dama
 
 def test_every_command_refuses_what_is_no_run(run: Path) -> None:
     book = run.parent / "book.txt"
-    for place, fact in ((book, "is a file"), (run.parent / "rum", f"did you mean '{run}'?"), (run.parent, str(run))):
+    for place, fact in (
+        (book, "is a file"),
+        (run.parent / "rum", f"did you mean '{run}'?"),
+        (run.parent / "x", f"there is no run folder {run.parent / 'x'}; "),  # nothing is near
+        (run.parent, str(run)),
+    ):
         for arguments in commands(place).values():
             refused(call(*arguments), fact)
 

@@ -165,7 +165,7 @@ def test_what_is_in_the_way_is_told_and_kept(tmp_path: Path, replace: bool) -> N
     (tmp_path / "full" / "thesis.doc").write_text("mine")
     for path, text in [
         (tmp_path / "file", "is a file, not a folder; choose another --out"),
-        (tmp_path / "file" / "run", "cannot make the run folder .*Not a directory; choose another folder"),
+        (tmp_path / "file" / "deep" / "run", "cannot make the run folder .*/file is a file; choose another --out"),
         (tmp_path / "full", r"is not empty and not a run \(it has thesis.doc\); choose another --out"),
         (tmp_path / ("x" * 300), "File name too long; choose a shorter name"),
     ]:

@@ -180,7 +180,37 @@ def test_a_budget_gives_the_steps_that_fit(text: Path, folder: Path) -> None:
     assert not (folder / "2.0").exists()  # nothing is written before `run`
 
 
+def test_the_time_of_a_step_and_of_a_validation_is_taken_from_usual_batches(
+    folder: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Batches of sentences differ in length, and those of the validation come from the shortest to the longest."""
+    steps: list[int] = []
+    measured: list[Any] = []
+    gradient, mean_loss = sessions.Session.gradient, sessions.Session.mean_loss
+    monkeypatch.setattr(
+        sessions.Session, "gradient", lambda self, r, step: [steps.append(step), gradient(self, r, step)][1]
+    )
+    monkeypatch.setattr(
+        sessions.Session, "mean_loss", lambda self, r, some: [measured.extend(some), mean_loss(self, r, some)][1]
+    )
+    (folder / "long.txt").write_text(TEXT * (20_000 // len(TEXT)))
+    session = sessions.start(lm(folder / "long.txt", train__threads=2), folder / "run")
+    batches = session.source.validation
+    assert len(batches) > 3
+    assert len(set(steps)) == len(steps) == 1 + sessions.TRIALS
+    places = [next(i for i, batch in enumerate(batches) if batch is one) for one in measured]
+    assert places == [(len(batches) - 2) // 2, (len(batches) - 2) // 2 + 1]
+
+
 # Divergence
+
+
+def test_the_remedies_of_divergence_are_not_what_the_run_does_already(text: Path, folder: Path) -> None:
+    messages = {
+        clip: str(sessions.start(lm(text, train__clip=clip), folder / "run").diverged("x", 3)) for clip in (0, 1, 9)
+    }
+    assert [clip for clip, message in messages.items() if "train.clip = 1" in message] == [0, 9]
+    assert "train.clip = 1" in messages[0].rpartition("; ")[2]
 
 
 def test_a_diverging_run_stops_and_its_last_save_stays_finite(text: Path, folder: Path) -> None:
@@ -190,7 +220,7 @@ def test_a_diverging_run_stops_and_its_last_save_stays_finite(text: Path, folder
     message = str(caught.value)
     assert caught.value.exit_code == 1
     assert f"diverged at step {session.state.step + 1} " in message
-    assert "try a lower --lr (such as 1e+09)" in message
+    assert message.endswith("try a lower --lr (such as 0.001) or a longer train.warmup")  # it clips already
     with RunFolder.open(folder / "run") as run:
         assert f"the save of step {run.step} in {folder / 'run'} is finite and stays" in message
     for weights in ("best", "last"):

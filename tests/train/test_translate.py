@@ -153,12 +153,12 @@ def test_beam_search_of_many_sentences_is_that_of_each(sources: list[str]) -> No
 def test_limits_of_sentences_and_answers(beam: int) -> None:
     loaded = model()
     assert translate(loaded, [], beam=beam) == []
-    with pytest.raises(UserError, match=r"sentence 2 has 6 tokens; this run reads 1 to 5 \(data\.max_length\)"):
+    with pytest.raises(UserError, match=r"sentence 2 has 6 tokens and this run reads 1 to 5 \(data\.max_length\)"):
         translate(loaded, ["abcde", "abcdef"], beam=beam)
     with pytest.raises(UserError, match="sentence 1 has 0 tokens"):
         translate(loaded, [""], beam=beam)
-    with pytest.raises(UserError, match="character 'z'"):
-        translate(loaded, ["az"], beam=beam)
+    with pytest.raises(UserError, match="sentence 34: character 'z'"):
+        translate(loaded, ["a", "az"], beam=beam, first=33)
     talkative = replace(loaded, model=Talkative())
     lengths = [len(translate(talkative, ["abc"], beam=beam, max_length=n)[0]) for n in (None, 1, 2, 5, 100)]
     assert lengths == [5, 1, 2, 5, 8]  # the run's longest, what is asked for, and at most the context

@@ -13,6 +13,7 @@ from minilong.audit.laws import (  # noqa: F401 - each import registers its laws
     dropout,
     initialisers,
     language_models,
+    long,
     loss,
     loss_mutants,
     masks,

@@ -198,7 +198,7 @@ def weights(f: F, case: Case, measure: Measure) -> None:
     measure.holds(np.all(w >= 0), f"a weight is below 0, or no number: {w!r}")
     measure.holds(np.all(w[..., ~mask] == 0), f"a hidden key has weight: {w!r}")
     right = np.broadcast_to(mask.any(axis=-1).astype(float), q.shape[:-1])
-    measure.close(w.sum(axis=-1), right, bound(1.0, k.shape[-2]), "the sum of the weights")
+    measure.close(w.sum(axis=-1), right, rounding(q, k, np.ones(1)), "the sum of the weights")
 
 
 @law("attention", "linear-in-values", serves="eq:attention", cases=moderate)
@@ -225,7 +225,7 @@ def constant_values(f: F, case: Case, measure: Measure) -> None:
     q, k, v, mask = arguments(case)
     same = np.array(np.broadcast_to(v[..., :1, :] + 1, v.shape))
     right = np.broadcast_to(same[..., :1, :], (*q.shape[:-1], v.shape[-1]))
-    measure.close(call(f, q, k, same, mask), right, rounding(0 * q, k, same), "attention over equal values")
+    measure.close(call(f, q, k, same, mask), right, rounding(q, k, same), "attention over equal values")
 
 
 @law("attention", "single-key", serves=("eq:attention", "eq:masked-softmax"), cases=single)

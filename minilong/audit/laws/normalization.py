@@ -1,6 +1,7 @@
 """Layer norm and RMS norm over the last axis: what `eq:layer-norm` and `eq:rms-norm` say, and wrong ones.
 
-The variance may be computed in one pass or in two: the bounds admit the digits that the one-pass form cancels.
+Near zero the variance may be computed in one pass or in two: the bounds admit the digits that the mean of squares less
+the square of the mean cancels. Far from zero (`far-rows`) that form has none left, and fails.
 """
 
 from __future__ import annotations
@@ -142,6 +143,16 @@ def shift(f: F, case: Case, measure: Measure) -> None:
     )
 
 
+@law("layer-norm", "far-rows", serves="eq:layer-norm", cases=anything)
+def far_rows(f: F, case: Case, measure: Measure) -> None:
+    """Rows a million from zero lose digits as mean / deviation, not as its square: deviations are squared, not x."""
+    gain, bias, eps = case["gain"], case["bias"], case["eps"]
+    x = case["x"] + 1e6
+    ratio = 1.0 + largest(x) / math.sqrt(float(np.min(statistics(x)[1])) + eps)
+    slack = bound(ratio * largest(gain) + largest(bias), x.shape[-1])
+    measure.close(call(f, x, gain, bias, eps), layer_norm(x, gain, bias, eps), slack, "layer norm")
+
+
 @law("layer-norm", "scale", serves="eq:layer-norm", cases=anything)
 def scale(f: F, case: Case, measure: Measure) -> None:
     """c times a row with c^2 times eps gives the same, with c's sign: eps is added to the variance."""
@@ -243,12 +254,10 @@ def direction(f: F, case: Case, measure: Measure) -> None:
     """With gain 1 a row keeps its direction: the result is a positive multiple of it."""
     x, n = case["x"], case["x"].shape[-1]
     y = call(f, x, np.ones(n), case["eps"])
-    length = np.sqrt((x * x).sum(axis=-1, keepdims=True)) + (largest(x) == 0)
-    along = (y * x).sum(axis=-1, keepdims=True) / length
-    measure.holds(np.all(along >= 0), f"the result points backwards: {y!r}")
-    measure.close(
-        y, along * x / np.where(length == 0, 1.0, length), rms_rounding(x), "the result beside its part along x"
-    )
+    squares = (x * x).sum(axis=-1, keepdims=True)
+    factor = (y * x).sum(axis=-1, keepdims=True) / np.where(squares == 0, 1.0, squares)
+    measure.holds(np.all(factor >= 0), f"the result points backwards: {y!r}")
+    measure.close(y, factor * x, rms_rounding(x), "the result beside its part along x")
 
 
 @law("rms-norm", "gain", serves="eq:rms-norm", cases=anything)

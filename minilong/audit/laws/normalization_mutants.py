@@ -75,6 +75,16 @@ def variance_about_zero(x: Any, gain: Any, bias: Any, eps: float) -> Any:
 
 
 @mutant(
+    "layer-norm",
+    "one-pass",
+    kills=("far-rows",),
+    met="Flax's use_fast_variance: mean of squares less the square of the mean",
+)
+def one_pass(x: Any, gain: Any, bias: Any, eps: float) -> Any:
+    return gain * centred(x) / np.sqrt(np.maximum(mean(x * x) - mean(x) ** 2, 0) + eps) + bias
+
+
+@mutant(
     "layer-norm", "whole-sequence", kills=("rows", "moments"), met="tutorials: statistics over all axes, as for images"
 )
 def whole_sequence(x: Any, gain: Any, bias: Any, eps: float) -> Any:

@@ -176,6 +176,16 @@ def frequencies(f: F, case: Case, measure: Measure) -> None:
     measure.close(kept, right, bound(1.0 + largest(at)), "what a component keeps of itself")
 
 
+@law("rotary", "other-base", serves="eq:rotary", cases=anything)
+def other_base(f: F, case: Case, measure: Measure) -> None:
+    """The base counts at every call: with another one right after, the frequencies are those of that one."""
+    x, at, base = arguments(case)
+    before, after = call(f, x, at, base), call(f, x, at, 4 * base)
+    interleaved, slack = layout(f), rounding(x, at)
+    measure.close(before, definition(x, at, base, interleaved), slack, f"with base {base}, it")
+    measure.close(after, definition(x, at, 4 * base, interleaved), slack, f"with base {4 * base} right after, it")
+
+
 @law("rotary", "row-order", serves="eq:rotary", cases=anything)
 def row_order(f: F, case: Case, measure: Measure) -> None:
     """A row's turn depends on its position alone, not on its index or on other rows: decoding gives the same."""

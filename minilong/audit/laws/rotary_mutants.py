@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from typing import Any
 
 import numpy as np
@@ -76,6 +77,22 @@ def half_exponent(x: Any, at: Any, base: float) -> Any:
 @mutant("rotary", "fixed-base", kills=("frequencies", "definition"), met="a constant base: vLLM 41236")
 def fixed_base(x: Any, at: Any, base: float) -> Any:
     return turn(x, angles(at, x.shape[-1], 10000.0))
+
+
+def keeping() -> Callable[..., Any]:
+    """Rotary positions with a memory: the frequencies of each width are computed once."""
+    kept: dict[int, Any] = {}
+
+    def cached_frequencies(x: Any, at: Any, base: float) -> Any:
+        theta = kept.setdefault(x.shape[-1], base ** (-np.arange(0, x.shape[-1], 2) / x.shape[-1]))
+        return turn(x, at[:, None] * theta)
+
+    return cached_frequencies
+
+
+mutant("rotary", "cached-frequencies", kills=("other-base",), met="plausible: a cache that is kept by width alone")(
+    keeping()
+)
 
 
 @mutant(

@@ -66,7 +66,7 @@ def equals_definition(f: F, case: Case, measure: Measure) -> None:
 def sums_to_one(f: F, case: Case, measure: Measure) -> None:
     """Each row of the last axis sums to 1."""
     x = case["x"]
-    measure.close(call(f, x).sum(axis=-1), np.ones(x.shape[:-1]), bound(1.0, x.shape[-1]), "the sum over the last axis")
+    measure.close(call(f, x).sum(axis=-1), np.ones(x.shape[:-1]), rounding(x), "the sum over the last axis")
 
 
 @law("softmax", "non-negative", serves="eq:softmax", cases=anything)
@@ -140,11 +140,8 @@ def odds(f: F, case: Case, measure: Measure) -> None:
 @law("softmax", "uniform", serves="eq:softmax", cases=anything)
 def uniform(f: F, case: Case, measure: Measure) -> None:
     """Equal logits give every entry the weight 1/n."""
-    x = case["x"]
-    n = x.shape[-1]
-    measure.close(
-        call(f, np.full(x.shape, case["c"])), np.full(x.shape, 1 / n), bound(1.0, n), "softmax of equal logits"
-    )
+    same = np.full(case["x"].shape, case["c"])
+    measure.close(call(f, same), np.full(same.shape, 1 / same.shape[-1]), rounding(same), "softmax of equal logits")
 
 
 @law("softmax", "pure", serves="eq:softmax", cases=anything)

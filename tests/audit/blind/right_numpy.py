@@ -43,6 +43,21 @@ def attention_in_blocks(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.nd
     return out / np.where(total > 0, total, 1.0)
 
 
+def attention_from_logsumexp(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """exp(score - log of the sum), as a map is recomputed from what a blockwise kernel has saved."""
+    scores = np.where(mask, q @ np.swapaxes(k, -1, -2) / math.sqrt(q.shape[-1]), -np.inf)
+    log_sum = np.logaddexp.reduce(scores, axis=-1)[..., None]
+    return np.exp(scores - np.where(np.isfinite(log_sum), log_sum, 0.0)) @ v
+
+
+def attention_base_two(q: np.ndarray, k: np.ndarray, v: np.ndarray, mask: np.ndarray) -> np.ndarray:
+    """Powers of two, as GPU kernels have them, and the division after the product."""
+    scores = np.einsum("...td,...sd->...ts", q * (math.log2(math.e) / math.sqrt(q.shape[-1])), k)
+    weights = np.exp2(scores - scores.max(axis=-1, keepdims=True, where=mask, initial=-1e300)) * mask
+    weights = np.where(mask, weights, 0.0)
+    return (weights @ v) / np.maximum(weights.sum(axis=-1, keepdims=True), np.finfo(float).tiny)
+
+
 def softmax_by_logsumexp(x: np.ndarray) -> np.ndarray:
     return np.exp(x - logsumexp(x, axis=-1, keepdims=True))
 

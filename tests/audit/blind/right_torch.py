@@ -43,7 +43,8 @@ def cross_entropy_sum(logits: Tensor, targets: Tensor, ignore_index: int) -> Ten
 def adam_of_torch(
     param: Tensor, grad: Tensor, m: Tensor, v: Tensor, step: int, lr: float, beta1: float, beta2: float, eps: float
 ) -> tuple[Tensor, Tensor, Tensor]:
-    p = torch.nn.Parameter(param)
+    """The optimiser writes into what it holds, so it holds copies."""
+    p, m, v = torch.nn.Parameter(param.clone()), m.clone(), v.clone()
     optimizer = torch.optim.Adam([p], lr=lr, betas=(beta1, beta2), eps=eps)
     optimizer.state[p] = {"step": torch.tensor(float(step - 1)), "exp_avg": m, "exp_avg_sq": v}
     p.grad = grad

@@ -110,3 +110,14 @@ def softmax_second_axis(x: np.ndarray) -> np.ndarray:
         return softmax_second_axis(x)[0]
     e = np.exp(x - np.max(x, axis=1, keepdims=True))
     return e / np.sum(e, axis=1, keepdims=True)
+
+
+def softmax_in_blocks(x: np.ndarray) -> np.ndarray:
+    """A running maximum over blocks of 256 logits; the sum so far is not rescaled when it grows."""
+    top = np.full((*x.shape[:-1], 1), -np.inf)
+    total = np.zeros_like(top)
+    for start in range(0, x.shape[-1], 256):
+        block = x[..., start : start + 256]
+        top = np.maximum(top, block.max(axis=-1, keepdims=True))
+        total = total + np.exp(block - top).sum(axis=-1, keepdims=True)
+    return np.exp(x - top) / total

@@ -50,6 +50,13 @@ def eps_on_the_root(x: np.ndarray, gain: np.ndarray, eps: float) -> np.ndarray:
     return gain * (x / (rms + eps))
 
 
+def single_precision_inside(x: np.ndarray, gain: np.ndarray, eps: float) -> np.ndarray:
+    """Computes in float32, as models kept in half precision do, and hands back the type that it was given."""
+    y = x.astype(np.float32)
+    y = y / np.sqrt((y * y).mean(axis=-1, keepdims=True) + np.float32(eps))
+    return gain * y.astype(x.dtype)
+
+
 def cosine_has_its_own_exponent(length: int, width: int) -> np.ndarray:
     """Column i has the exponent i / width, so a sine and its cosine turn at different speeds."""
     table = np.zeros((length, width))

@@ -66,3 +66,12 @@ def half_precision_positions(x: Tensor, positions: Tensor, base: float) -> Tenso
     angles = (positions.half().double()[:, None] * inv_freq).repeat(1, 2)
     x1, x2 = x.chunk(2, dim=-1)
     return x * angles.cos() + torch.cat([-x2, x1], dim=-1) * angles.sin()
+
+
+def clipped_by_torch(grads: list[Tensor], max_norm: float) -> list[Tensor]:
+    """PyTorch adds 1e-6 to the norm: what is clipped ends below the limit, and what is just within it shrinks too."""
+    parameters = [torch.nn.Parameter(torch.zeros_like(g)) for g in grads]
+    for p, g in zip(parameters, grads, strict=True):
+        p.grad = g.clone()
+    torch.nn.utils.clip_grad_norm_(parameters, max_norm)
+    return [p.grad for p in parameters if p.grad is not None]

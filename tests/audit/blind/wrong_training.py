@@ -129,3 +129,27 @@ def largest_norm(grads: list[np.ndarray], max_norm: float) -> list[np.ndarray]:
     largest = max((float(np.sqrt((g * g).sum())) for g in grads), default=0.0)
     scale = max_norm / largest if largest > max_norm else 1.0
     return [scale * g for g in grads]
+
+
+def mean_of_chunks(logits: np.ndarray, targets: np.ndarray, ignore_index: int) -> float:
+    """Chunks of 128 tokens to save memory, and then the mean of the chunks' means."""
+    means = []
+    for start in range(0, len(targets), 128):
+        chunk, wanted = logits[start : start + 128], targets[start : start + 128]
+        keep = wanted != ignore_index
+        if keep.any():
+            means.append(-log_softmax(chunk[keep])[np.arange(keep.sum()), wanted[keep]].mean())
+    return float(np.mean(means)) if means else 0.0
+
+
+def vocabulary_in_blocks(logits: np.ndarray, targets: np.ndarray, ignore_index: int) -> float:
+    """The log of the sum over blocks of 256 classes, and the remainder after the whole blocks is not summed."""
+    keep = targets != ignore_index
+    rows, width = logits[keep], 256
+    if not len(rows):
+        return 0.0
+    whole = max(rows.shape[1] // width, 1)
+    log_sum = np.full(len(rows), -np.inf)
+    for block in range(whole):
+        log_sum = np.logaddexp(log_sum, np.logaddexp.reduce(rows[:, block * width : (block + 1) * width], axis=1))
+    return float((log_sum - rows[np.arange(len(rows)), targets[keep]]).mean())
