@@ -33,12 +33,13 @@ def command(run: Path, text: str | None, stride: int | None, weights: str, as_js
 
     Without TEXT, on the end of the run's own text, which training held out. Bits per character and per byte can be
     compared across tokenizers; nats and perplexity per token cannot. A model of characters knows those of its own text
-    alone; one of bytes (`minilong train --preset byte`) can be measured on any text.
+    and printable ASCII; one of bytes (`minilong train --preset byte`) can be measured on any text.
 
     \b
     Examples:
       minilong evaluate runs/book-1
       minilong evaluate runs/book-1 --stride 32
+      minilong evaluate runs/book-1 persuasion
       minilong evaluate runs/book-1 other.txt --json
     """
     from minilong.data.corpora import read_text

@@ -61,7 +61,8 @@ def command(
             f"{run} learnt the task {loaded.config.task!r}, which has no text to continue; "
             f"use `minilong translate {run}`"
         )
-    start = read_stdin() if prompt == "-" else prompt
+    # The line break that ends a piped line is no part of the prompt: `echo "It was" | minilong generate ...`.
+    start = read_stdin().removesuffix("\n") if prompt == "-" else prompt
     pieces = generate(loaded, start, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
     first = next(pieces, "")  # an unknown character in the prompt is reported before anything is printed
     click.echo(start + first, nl=False)

@@ -20,7 +20,7 @@ from minilong.models.fields import Rule
 from minilong.train.config import RULES, RunConfig, available_threads
 from minilong.train.presets import layered, preset_names, read_preset
 
-LIBRARIES = ("numpy", "scipy", "click", "rich", "safetensors", "threadpoolctl", "tokenizers", "jieba", "matplotlib")
+LIBRARIES = ("numpy", "scipy", "click", "rich", "safetensors", "threadpoolctl", "tokenizers", "matplotlib")
 
 
 @click.command(name="info", short_help="Show presets, a run, or what a model would need.")

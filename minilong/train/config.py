@@ -37,7 +37,7 @@ class DataConfig:
     tokenizer: str = setting("char", "characters, bytes or byte-pair encoding", choices=TOKENIZERS)
     vocabulary: int = setting(4096, "entries of the vocabulary (bpe only)", least=300, most=1_000_000)
     validation: float = setting(0.1, "share of the text, its end, that is held out", above=0, below=1)
-    min_length: int = setting(1, "shortest sequence of a pair, in tokens", least=1)
+    min_length: int = setting(1, "shortest sequence of a generated task, in tokens", least=1)
     max_length: int = setting(64, "longest sequence of a pair, in tokens; longer pairs are left out", least=1)
 
     def __post_init__(self) -> None:

@@ -29,7 +29,7 @@ def generate(
     if loaded.config.task != "lm":
         raise UserError(f"the run learnt the task {loaded.config.task!r}; use `minilong translate`")
     tokenizer = loaded.tokenizer
-    ids = list(tokenizer.encode(prompt)) if prompt else opening(loaded)
+    ids = list(tokenizer.encode(prompt or "\n"))
     numbers = Key.of(seed).fold("generate").generator()
     decoder = tokenizer.stream_decoder()
     with one_blas_thread():
@@ -42,14 +42,6 @@ def generate(
                 yield piece
     if rest := decoder.flush():
         yield rest
-
-
-def opening(loaded: LoadedRun) -> list[int]:
-    """What an empty prompt stands for: a line break, or where the vocabulary has none, the document separator."""
-    try:
-        return list(loaded.tokenizer.encode("\n"))
-    except UserError:
-        return [loaded.tokenizer.separator]
 
 
 def choose(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
@@ -43,11 +44,15 @@ def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source
 
 
 def train_tokenizer(config: RunConfig, texts: list[str]) -> Tokenizer:
-    """The configured tokenizer, made from the texts. Characters are those of all texts, held-out parts included."""
+    """The configured tokenizer, made from the texts.
+
+    Characters are those of all texts, held-out parts included, and all printable ASCII: a prompt or another book in the
+    same script can then be read, though a character that the text lacks is one that the model has not learnt.
+    """
     if config.data.tokenizer == "byte":
         return ByteTokenizer()
     if config.data.tokenizer == "char":
-        return CharTokenizer.train(texts)
+        return CharTokenizer.train([*texts, string.digits + string.ascii_letters + string.punctuation + " \n"])
     return BpeTokenizer.train(texts, config.data.vocabulary)
 
 

@@ -135,8 +135,8 @@ def test_a_stride_that_leaves_tokens_out_is_refused(stride: int) -> None:
 
 
 def test_an_unknown_character_is_named() -> None:
-    with pytest.raises(UserError, match="character 'z'"):
-        evaluate(model("abc"), "abz")
+    with pytest.raises(UserError, match="character 'é'"):
+        evaluate(model("abc"), "abé")
 
 
 def test_the_held_out_loss_of_training_is_what_evaluate_measures(tmp_path: Path) -> None:
@@ -149,3 +149,7 @@ def test_the_held_out_loss_of_training_is_what_evaluate_measures(tmp_path: Path)
     result = evaluate(loaded, held_out(config, loaded.data))
     assert outcome.validation_loss == pytest.approx(result.nats_per_token, rel=1e-5)
     assert outcome.bits_per_character == pytest.approx(result.bits_per_character, rel=1e-5)
+
+
+def test_a_book_with_other_ascii_characters_can_be_measured() -> None:
+    assert evaluate(model("abc"), "Queer? 7 zebras!\n").tokens == 16

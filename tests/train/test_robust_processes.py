@@ -199,7 +199,7 @@ def test_ctrl_c_gives_up_a_step_that_takes_long(folder: Path) -> None:
 @pytest.mark.slow
 def test_ctrl_c_gives_up_a_validation_that_takes_long(folder: Path) -> None:
     shape = ["--layers", "4", "--width", "96", "--context", "64", "--batch", "1", "--threads", "1"]
-    (folder / "long.txt").write_text(TEXT * 100)
+    (folder / "long.txt").write_text(TEXT * 250)
     train = ["train", str(folder / "long.txt"), *shape, "--steps", "1", "--set", "validation=0.9"]
     run, times = folder / "run", []
     command = [*train, "--out", str(run)]
@@ -210,7 +210,7 @@ def test_ctrl_c_gives_up_a_validation_that_takes_long(folder: Path) -> None:
         before = stamp(run) if run.exists() else None
         if command[1] != "--resume":
             wait_for_a_commit(run, before, process)
-        time.sleep(0.3)
+        time.sleep(0.1)
         seconds, code, _ = interrupted(process)
         times.append(seconds)
         assert code == 130

@@ -71,8 +71,9 @@ def layered(
     if "train.warmup" not in given and type(steps) is int and type(warmup) is int:
         values["train.warmup"] = min(warmup, max(steps, 0) // 10)
     context = values.get("model.context")
-    if task != "lm" and "data.max_length" not in values and type(context) is int and 1 < context <= 64:
-        values["data.max_length"] = context - 1
+    longest = values.get("data.max_length", 64)
+    if task != "lm" and "data.max_length" not in given and type(context) is int and 1 < context <= longest:
+        values["data.max_length"] = context - 1  # a start mark is read beside the sequence
     try:
         return RunConfig.from_flat(values).resolved()
     except UserError as error:
