@@ -3,7 +3,6 @@
 from minilong.backend.arrays import (
     Array,
     array_module,
-    default_threads,
     is_array,
     scatter_rows,
     special,
@@ -11,4 +10,4 @@ from minilong.backend.arrays import (
     workspace,
 )
 
-__all__ = ["Array", "array_module", "default_threads", "is_array", "scatter_rows", "special", "to_host", "workspace"]
+__all__ = ["Array", "array_module", "is_array", "scatter_rows", "special", "to_host", "workspace"]

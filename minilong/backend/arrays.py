@@ -6,7 +6,6 @@ switched and no silent transfer; arrays of two libraries in one operation are an
 
 from __future__ import annotations
 
-import os
 import sys
 from types import ModuleType
 from typing import Any, TypeAlias
@@ -78,8 +77,3 @@ def special(xp: Any) -> Any:
 def workspace(xp: Any, shape: tuple[int, ...], dtype: Any) -> Array:
     """Uninitialised memory to be written before it is read. Tests replace it by memory full of NaN."""
     return xp.empty(shape, dtype)
-
-
-def default_threads() -> int:
-    """Threads to use where nobody says: the cores this process may run on, at most 8."""
-    return max(1, min(8, len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 1))

@@ -7,11 +7,11 @@ from dataclasses import dataclass
 
 import numpy as np
 
-from minilong.backend import default_threads
 from minilong.data.batches import PackedWindows
 from minilong.errors import UserError
 from minilong.nn.flat import Layout
 from minilong.objectives import causal_loss
+from minilong.train.config import available_threads
 from minilong.train.loaded import LoadedRun, finite
 from minilong.train.replicas import Replicas
 
@@ -45,7 +45,7 @@ def evaluate(loaded: LoadedRun, text: str, *, stride: int | None = None) -> Eval
         raise UserError(f"the stride is {stride} and the context {context}; give 1 to {context}")
     ids = loaded.tokenizer.encode(text)
     windows = PackedWindows([ids], context, separator=None, partial=True)
-    with Replicas(default_threads(), Layout((), (), (), 0, 0)) as replicas:
+    with Replicas(available_threads(), Layout((), (), (), 0, 0)) as replicas:
         parts = replicas.map(
             lambda batch: (float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens),
             list(windows.sequential(ROWS, stride)),

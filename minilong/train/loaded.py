@@ -27,17 +27,6 @@ class LoadedRun:
     step: int
     data: str = ""
 
-    def sample(self, length: int, prompt: str | None = None) -> str:
-        """What the model writes: a continuation of the prompt, or its answer to the prompt as a source sentence."""
-        from minilong.train.generate import generate
-        from minilong.train.source import sample_source
-        from minilong.train.translate import translate
-
-        if self.config.task == "lm":
-            return (prompt or "") + "".join(generate(self, prompt or "", length=length))
-        source = sample_source(self.config) if prompt is None else prompt
-        return f"{source}\n-> {translate(self, [source])[0]}"
-
 
 def load(path: Path, weights: str = "best") -> LoadedRun:
     """Open a run, every file verified. weights: "best" (lowest validation loss, if any was measured) or "last"."""

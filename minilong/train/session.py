@@ -28,6 +28,7 @@ from minilong.train.loop import Outcome, Progress, train_loop
 from minilong.train.plot import loss_plot
 from minilong.train.replicas import Replicas
 from minilong.train.run import RunFolder
+from minilong.train.sample import sample
 from minilong.train.source import Source, open_source
 
 TRIALS, LONGEST_TRIAL = 5, 1.0  # steps that are timed, and seconds after which none is added
@@ -140,7 +141,7 @@ class Session:
 
     def sample(self, length: int, prompt: str | None = None) -> str:
         """What the model writes now: a continuation, or an answer to a held-out source."""
-        return LoadedRun(self.config, self.model, self.source.tokenizer, self.state.step).sample(length, prompt)
+        return sample(LoadedRun(self.config, self.model, self.source.tokenizer, self.state.step), length, prompt)
 
     def save(self, folder: RunFolder) -> None:
         """Commit the whole state at once. Raises Diverged, and writes nothing, where it holds a NaN or an infinity."""

@@ -22,6 +22,7 @@ from minilong.train.generate import generate
 from minilong.train.loaded import LoadedRun, load
 from minilong.train.plot import loss_plot
 from minilong.train.run import RunFolder
+from minilong.train.sample import sample
 from minilong.train.source import sample_source
 from minilong.train.translate import translate
 
@@ -57,7 +58,7 @@ def test_a_loaded_run_is_the_model_that_was_trained(runs: dict[str, Path], tmp_p
     assert loaded.step == 6
     assert loaded.tokenizer == session.source.tokenizer
     assert loaded.config == session.config
-    assert loaded.sample(9, "the ") == session.sample(9, "the ")
+    assert sample(loaded, 9, "the ") == session.sample(9, "the ")
 
 
 def test_the_last_weights_stand_in_for_a_best_that_was_never_measured(runs: dict[str, Path], tmp_path: Path) -> None:
@@ -70,9 +71,9 @@ def test_the_last_weights_stand_in_for_a_best_that_was_never_measured(runs: dict
 def test_samples_of_each_task(runs: dict[str, Path]) -> None:
     loaded = load(runs["copy"])
     source = sample_source(loaded.config)
-    assert loaded.sample(5).startswith(f"{source}\n-> ")
-    assert loaded.sample(5, "abc").startswith("abc\n-> ")
-    assert len(load(runs["lm"]).sample(5)) == 5
+    assert sample(loaded, 5).startswith(f"{source}\n-> ")
+    assert sample(loaded, 5, "abc").startswith("abc\n-> ")
+    assert len(sample(load(runs["lm"]), 5)) == 5
 
 
 # Parts that do not fit, under a manifest that is in order
