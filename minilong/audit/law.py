@@ -49,6 +49,8 @@ class Measure:
         if not worst <= bound:
             at = int(np.argmax(np.where(np.isnan(error), np.inf, error)))
             place = tuple(int(i) for i in np.unravel_index(at, a.shape))
+            if np.isnan(e.reshape(-1)[at]):
+                raise LawBroken(f"{what} at {list(place)} is compared with what is no number, and nothing equals that")
             raise LawBroken(
                 f"{what} at {list(place)} is {a.reshape(-1)[at].item()!r}, and the law asks for "
                 f"{e.reshape(-1)[at].item()!r} (error {float(error.reshape(-1)[at]):.3g}, bound {bound:.3g})"

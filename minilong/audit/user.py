@@ -7,6 +7,8 @@ of two sorts need no adapter of their own:
   arrays become float64 tensors (integers and booleans keep their type) and what it returns becomes arrays again. A file
   that says `minilong_adapter = "torch"` (or "numpy") is called in that way only;
 - a `torch.nn.Module`: a copy of it in float64 and evaluation mode is called, with tensors.
+
+Tensors share the memory of the arrays: what a function writes into its arguments is seen by the laws named `pure`.
 """
 
 from __future__ import annotations

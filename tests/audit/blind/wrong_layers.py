@@ -6,7 +6,7 @@ import numpy as np
 
 
 def fast_variance(x: np.ndarray, gain: np.ndarray, bias: np.ndarray, eps: float) -> np.ndarray:
-    """The variance as mean of squares minus square of the mean: one pass, and no digits left where the mean is large."""
+    """Mean of squares minus square of the mean: one pass, and no digits left where the mean is large."""
     mean = x.mean(axis=-1, keepdims=True)
     var = np.maximum((x * x).mean(axis=-1, keepdims=True) - mean * mean, 0.0)
     return (x - mean) / np.sqrt(var + eps) * gain + bias

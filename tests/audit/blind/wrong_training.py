@@ -1,4 +1,4 @@
-"""Losses, Adam and clipping as people have written them, each with one fault. `test_blind.py` says which law finds it."""
+"""Losses, Adam and clipping as people have written them, each with one fault. `test_blind.py` has the laws."""
 
 import math
 
