@@ -8,8 +8,11 @@ from __future__ import annotations
 import math
 from typing import Any
 
+import numpy as np
+
+from minilong.attention.bias import as_scores
 from minilong.attention.mask import Mask
-from minilong.attention.naive import array_of, masked_softmax, naive, repeat_heads
+from minilong.attention.naive import array_of, grouped, masked_softmax
 from minilong.autodiff import draws, ops, primitive, real
 from minilong.backend import Array, array_module, workspace
 
@@ -17,6 +20,11 @@ from minilong.backend import Array, array_module, workspace
 def attend_definition(q: Any, k: Any, v: Any, *, scale: float, allowed: Array | None = None) -> Any:
     """masked softmax(scale q k^T) v."""
     return ops.matmul(masked_softmax(ops.matmul(q, ops.swap_last(k)) * scale, allowed), v)
+
+
+def attend_biased_definition(q: Any, k: Any, v: Any, bias: Any, *, scale: float, allowed: Array | None = None) -> Any:
+    """masked softmax(scale q k^T + bias) v."""
+    return ops.matmul(masked_softmax(ops.matmul(q, ops.swap_last(k)) * scale + bias, allowed), v)
 
 
 @primitive(
@@ -29,20 +37,57 @@ def attend_definition(q: Any, k: Any, v: Any, *, scale: float, allowed: Array | 
 )
 def attend(xp: Any, q: Array, k: Array, v: Array, *, scale: float, allowed: Array | None = None) -> tuple[Array, Array]:
     """attention over dense scores; allowed: booleans that broadcast to (..., t, s)"""
-    batch = xp.broadcast_shapes(q.shape[:-2], k.shape[:-2], v.shape[:-2])
+    return _forward(xp, q, k, v, None, scale, allowed)
+
+
+@attend.vjp
+def attend_vjp(g: Array, q: Array, k: Array, v: Array, y: Array, weights: Array, *, scale: float) -> tuple[Array, ...]:
+    return _backward(g, q, k, v, y, weights, scale, None)
+
+
+@primitive(
+    eq="eq:biased-attention",
+    shapes="(t,d),(s,d),(s,e),(t,s)->(t,e)",
+    domain=real(-2, 2),
+    aux=("weights",),
+    ref=attend_biased_definition,
+    draw=draws.visible,
+)
+def attend_biased(
+    xp: Any, q: Array, k: Array, v: Array, bias: Array, *, scale: float, allowed: Array | None = None
+) -> tuple[Array, Array]:
+    """attention over dense scores with a bias added to them"""
+    return _forward(xp, q, k, v, bias, scale, allowed)
+
+
+@attend_biased.vjp
+def attend_biased_vjp(
+    g: Array, q: Array, k: Array, v: Array, bias_shape: Any, y: Array, weights: Array, *, scale: float
+) -> tuple[Array, ...]:
+    return _backward(g, q, k, v, y, weights, scale, bias_shape)
+
+
+def _forward(
+    xp: Any, q: Array, k: Array, v: Array, bias: Array | None, scale: float, allowed: Array | None
+) -> tuple[Array, Array]:
+    leads = [x.shape[:-2] for x in (q, k, v)] + ([] if bias is None else [bias.shape[:-2]])
+    batch = xp.broadcast_shapes(*leads)
     t, s = q.shape[-2], k.shape[-2]
     q, k, v = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
     y = workspace(xp, (*batch, t, v.shape[-1]), q.dtype)
     weights = workspace(xp, (*batch, t, s), q.dtype)
+    added = None if bias is None else bias.astype(q.dtype, copy=False)
     if allowed is not None:
         hidden = xp.zeros(allowed.shape, q.dtype)
         hidden[~allowed] = -xp.inf
-        hidden = xp.broadcast_to(hidden, (*batch, t, s))
+        added = hidden if added is None else added + hidden
+    if added is not None:
+        added = xp.broadcast_to(added, (*batch, t, s))
     for i in range(batch[0]) if batch else (...,):
         p = weights[i]
         xp.matmul(q[i] * scale, k[i].swapaxes(-1, -2), out=p)
-        if allowed is not None:
-            p += hidden[i]
+        if added is not None:
+            p += added[i]
         top = p.max(axis=-1, keepdims=True, initial=-xp.finfo(p.dtype).max)  # finite even where nothing is allowed
         p -= top
         xp.exp(p, out=p)
@@ -51,29 +96,56 @@ def attend(xp: Any, q: Array, k: Array, v: Array, *, scale: float, allowed: Arra
     return y, weights
 
 
-@attend.vjp
-def attend_vjp(g: Array, q: Array, k: Array, v: Array, y: Array, weights: Array, *, scale: float) -> tuple[Array, ...]:
+def _backward(
+    g: Array, q: Array, k: Array, v: Array, y: Array, weights: Array, scale: float, bias_shape: Any
+) -> tuple[Array, ...]:
+    """Cotangents of q, k, v, and of the bias if its shape is given: that of the scores, summed where it broadcast."""
     xp, batch = array_module(g), g.shape[:-2]
     wide_q, wide_k, wide_v = (xp.broadcast_to(x, (*batch, *x.shape[-2:])) for x in (q, k, v))
     gq, gk, gv = (workspace(xp, x.shape, g.dtype) for x in (wide_q, wide_k, wide_v))
     along = xp.einsum("...i,...i->...", g, y)[..., None]
+    gb, shared = _bias_sums(xp, weights, bias_shape)
     for i in range(batch[0]) if batch else (...,):
         p = weights[i]
         xp.matmul(p.swapaxes(-1, -2), g[i], out=gv[i])
         gs = g[i] @ wide_v[i].swapaxes(-1, -2)
         gs -= along[i]
         gs *= p
+        if gb is not None and shared:
+            gb += gs
+        elif gb is not None:
+            gb[i] = gs
         xp.matmul(gs, wide_k[i], out=gq[i])
         xp.matmul(gs.swapaxes(-1, -2), wide_q[i], out=gk[i])
         gq[i] *= scale
         gk[i] *= scale
-    return ops.reduce_to(gq, q.shape), ops.reduce_to(gk, k.shape), ops.reduce_to(gv, v.shape)
+    found = ops.reduce_to(gq, q.shape), ops.reduce_to(gk, k.shape), ops.reduce_to(gv, v.shape)
+    return found if gb is None else (*found, ops.reduce_to(gb, bias_shape))
+
+
+def _bias_sums(xp: Any, weights: Array, bias_shape: Any) -> tuple[Array | None, bool]:
+    """Room for the scores' cotangents, and whether all batch rows add to the same: then it is that of one row."""
+    if bias_shape is None:
+        return None, False
+    rows = weights.ndim - len(bias_shape)
+    shared = weights.ndim > 2 and (rows > 0 or bias_shape[0] == 1)
+    return xp.zeros((1, *weights.shape[1:]) if shared else weights.shape, weights.dtype), shared
 
 
 def dense(q: Any, k: Any, v: Any, *, mask: Mask | None = None, scale: float | None = None, bias: Any = None) -> Any:
-    """Attention as `naive` defines it, fused. A bias is differentiated there, so with one this is `naive`."""
-    if bias is not None:
-        return naive(q, k, v, mask=mask, scale=scale, bias=bias)
-    k, v = repeat_heads(k, q.shape[-3]), repeat_heads(v, q.shape[-3])
-    allowed = (mask or Mask()).dense(array_of(q), q.shape[-2], k.shape[-2])
-    return attend(q, k, v, scale=1 / math.sqrt(q.shape[-1]) if scale is None else scale, allowed=allowed)
+    """Attention as `naive` defines it, fused. Key heads that are shared are not repeated."""
+    t, s, each = q.shape[-2], k.shape[-2], q.shape[-3] // k.shape[-3]
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    allowed = (mask or Mask()).dense(array_of(q), t, s)
+    inputs = grouped(q, k, v)
+    if allowed is not None and allowed.ndim > 2 and each > 1:
+        allowed = np.expand_dims(allowed, -3)
+    if bias is None:
+        y = attend(*inputs, scale=scale, allowed=allowed)
+    else:
+        scores = as_scores(bias, t, s, (mask or Mask()).offset)
+        if each > 1 and len(scores.shape) > 2:
+            groups = k.shape[-3] if scores.shape[-3] > 1 else 1
+            scores = ops.reshape(scores, shape=(*scores.shape[:-3], groups, -1, *scores.shape[-2:]))
+        y = attend_biased(*inputs, scores, scale=scale, allowed=allowed)
+    return y if each == 1 else ops.reshape(y, shape=(*y.shape[:-4], q.shape[-3], *y.shape[-2:]))
