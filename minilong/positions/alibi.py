@@ -4,6 +4,8 @@ from __future__ import annotations
 
 import numpy as np
 
+from minilong.attention.bias import DistanceBias
+
 
 def alibi_slopes(heads: int) -> np.ndarray:
     """The heads' slopes (heads,): 2^(-8/n), 2^(-16/n), ... 2^-8 for n heads, n a power of two (`eq:alibi`).
@@ -26,6 +28,19 @@ def alibi(heads: int, t: int, s: int, *, offset: int = 0, dtype: str = "float32"
     distance = np.abs(np.arange(t)[:, None] + offset - np.arange(s))
     biases: np.ndarray = -alibi_slopes(heads)[:, None, None] * distance
     return (biases + 0.0).astype(dtype)
+
+
+def alibi_bias(heads: int, longest: int, *, causal: bool = True, dtype: str = "float32") -> DistanceBias:
+    """The same biases as a value (`eq:alibi`): -slope_h |delta| for distances up to `longest`, in memory of one row.
+
+    longest: the largest distance that will be asked for (beyond it the bias stays as it is there). causal: later keys,
+    which the mask hides, get the bias of distance 0; else that of their distance, as in `alibi`.
+    """
+    if longest < 0:
+        raise ValueError(f"alibi: the longest distance is {longest}; it must be at least 0")
+    least = 0 if causal else -longest
+    values = -alibi_slopes(heads)[:, None] * np.abs(np.arange(least, longest + 1))
+    return DistanceBias((values + 0.0).astype(dtype), least)
 
 
 def _geometric(n: int) -> np.ndarray:

@@ -12,24 +12,49 @@ import numpy as np
 
 from minilong.autodiff import rotate
 from minilong.backend import Array
+from minilong.positions.scaling import NONE, Scaling
 
 
-def rotary_turns(positions: Array, dim: int, *, base: float = 10000.0, dtype: str = "complex64") -> np.ndarray:
-    """exp(i p base^(-2j/d)) for j < d/2 (`eq:rotary`): positions (t,) -> complex (t, dim/2).
+def rotary_turns(
+    positions: Array,
+    dim: int,
+    *,
+    base: float = 10000.0,
+    dtype: str = "complex64",
+    scaling: Scaling | None = None,
+    length: Any = None,
+) -> np.ndarray:
+    """exp(i p base^(-2j/d)) for j < d/2 (`eq:rotary`): positions (t,) or (b, t) -> complex (t, dim/2) or (b, t, dim/2).
 
-    Angles are computed in float64: at position 100,000 a float32 angle would be wrong by 0.004.
+    Positions may be any real numbers. scaling: other frequencies, and YaRN's factor on the result (which then has a
+    modulus above 1). length: tokens so far, for dynamic scaling; a number, or an array that broadcasts to positions,
+    so that `positions + 1` gives each query its own. Angles are computed in float64: at position 100,000 a float32
+    angle would be wrong by 0.004.
     """
-    if dim % 2:
-        raise ValueError(f"rotary: the head dimension is {dim}; pairs need an even one")
-    angle = np.asarray(positions, np.float64)[:, None] * base ** (-np.arange(0, dim, 2) / dim)
-    turns: np.ndarray = np.exp(1j * angle).astype(dtype)
-    return turns
+    scaling = scaling or NONE
+    angle = np.asarray(positions, np.float64)[..., None] * scaling.frequencies(dim, base, length)
+    turns: np.ndarray = np.exp(1j * angle)
+    if scaling.attention_factor != 1.0:
+        turns *= scaling.attention_factor
+    return turns.astype(dtype)
 
 
-def rotary(x: Any, positions: Array, *, base: float = 10000.0, interleaved: bool = True) -> Any:
+def rotary(
+    x: Any,
+    positions: Array,
+    *,
+    base: float = 10000.0,
+    interleaved: bool = True,
+    scaling: Scaling | None = None,
+    length: Any = None,
+) -> Any:
     """x (..., t, d) with each pair turned by the angle of its position (`eq:rotary`).
 
-    interleaved: pairs are neighbours (the paper, GGUF files); else the two halves (Hugging Face).
+    positions (t,), or (b, t) where the first axis of x counts b sequences with positions of their own. interleaved:
+    pairs are neighbours (the paper, GGUF files); else the two halves (Hugging Face). scaling, length: `rotary_turns`.
     """
     complex_type = "complex64" if x.dtype == np.float32 else "complex128"
-    return rotate(x, turn=rotary_turns(positions, x.shape[-1], base=base, dtype=complex_type), interleaved=interleaved)
+    turn = rotary_turns(positions, x.shape[-1], base=base, dtype=complex_type, scaling=scaling, length=length)
+    if turn.ndim > 2:  # heads and other axes between the sequences and their positions share the turns
+        turn = turn.reshape(turn.shape[0], *(1,) * (len(x.shape) - turn.ndim), *turn.shape[1:])
+    return rotate(x, turn=turn, interleaved=interleaved)

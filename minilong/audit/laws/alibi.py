@@ -30,6 +30,11 @@ def ours(heads: int, t: int, s: int) -> Any:
     return positions.alibi(heads, t, s, dtype="float64")
 
 
+@subject("alibi", "alibi by distance", code=positions.alibi_bias, equation="eq:alibi")
+def ours_by_distance(heads: int, t: int, s: int) -> Any:
+    return positions.alibi_bias(heads, max(t, s), causal=False, dtype="float64").dense(t, s)
+
+
 def last_rows(block: F, heads: int, t: int, s: int) -> Any:
     """The biases of the last t queries to the last s keys, of as many of both."""
     n = max(t, s)

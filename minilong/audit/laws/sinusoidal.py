@@ -28,6 +28,11 @@ def ours(length: int, width: int) -> Any:
     return positions.sinusoidal(length, width, dtype="float64")
 
 
+@subject("sinusoidal", "sinusoidal at positions", code=positions.sinusoidal_at, equation="eq:sinusoidal")
+def ours_at(length: int, width: int) -> Any:
+    return positions.sinusoidal_at(np.arange(length), width, dtype="float64")
+
+
 @subject("sinusoidal", "sinusoidal (float32)", code=positions.sinusoidal, equation="eq:sinusoidal")
 def ours_float32(length: int, width: int) -> Any:
     return positions.sinusoidal(length, width)
