@@ -5,9 +5,12 @@ from minilong.autodiff.core import Tensor, checkpoint, grad, stop_gradient, valu
 from minilong.autodiff.fused import IGNORE, cross_entropy, layer_norm, log_softmax, rms_norm, softmax
 from minilong.autodiff.linear import affine, embedding, linear, rotate
 from minilong.autodiff.primitive import REGISTRY, Primitive, primitive, real
+from minilong.autodiff.projected import affine_cross_entropy, linear_cross_entropy, token_loss
+from minilong.autodiff.scan import decay_scan
 
 __all__ = [
-    "IGNORE", "REGISTRY", "Primitive", "Tensor", "affine", "checkpoint", "cross_entropy", "dropout", "embedding",
-    "gelu", "gelu_tanh", "grad", "layer_norm", "linear", "log_softmax", "primitive", "real", "rms_norm", "rotate",
-    "silu", "softmax", "stop_gradient", "value_and_grad", "vjp",
+    "IGNORE", "REGISTRY", "Primitive", "Tensor", "affine", "affine_cross_entropy", "checkpoint", "cross_entropy",
+    "decay_scan", "dropout", "embedding", "gelu", "gelu_tanh", "grad", "layer_norm", "linear", "linear_cross_entropy",
+    "log_softmax", "primitive", "real", "rms_norm", "rotate", "silu", "softmax", "stop_gradient", "token_loss",
+    "value_and_grad", "vjp",
 ]  # fmt: skip

@@ -99,6 +99,12 @@ def targets(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     return {"targets": np.where(rng.random(classes.shape) < 0.25, -100, classes)}
 
 
+def targets_in_chunks(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
+    """`targets` for rows that a matrix (d, classes) projects, and how many rows are taken at a time."""
+    some = targets(rng, ((*shapes[0][:-1], shapes[1][-1]),))
+    return some | {"chunk": [None, 1, 2, 3][rng.integers(4)], "denominator": [None, 5.0][rng.integers(2)]}
+
+
 def kept(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     """`keep`: zeros and a scale, as dropout has it."""
     return {"keep": (rng.random(shapes[0]) < 0.7) / 0.7}

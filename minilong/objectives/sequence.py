@@ -4,10 +4,10 @@ from __future__ import annotations
 
 from typing import Any
 
-from minilong.autodiff import cross_entropy
 from minilong.data.batches import PairBatch
 from minilong.keys import Key
 from minilong.nn import EncoderDecoder
+from minilong.objectives.output import output_loss
 
 
 def sequence_loss(
@@ -17,5 +17,6 @@ def sequence_loss(
 
     Teacher forcing: the decoder reads the true target, shifted by the start token. `denominator` as in `causal_loss`.
     """
-    logits = model(batch.source, batch.inputs, lengths=batch.source_lengths, key=key)
-    return cross_entropy(logits, targets=batch.targets, denominator=denominator)
+    memory = model.encode(batch.source, batch.source_lengths, key)
+    hidden = model.decode_hidden(memory, batch.inputs, batch.source_lengths, key)
+    return output_loss(model, hidden, batch.targets, denominator)

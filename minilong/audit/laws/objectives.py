@@ -12,6 +12,7 @@ from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, largest
 from minilong.autodiff import cross_entropy
 from minilong.data.batches import PackedWindows, pair_batch
+from minilong.nn.layers import Linear
 from minilong.objectives import causal_loss, sequence_loss
 from minilong.train.loop import bits_per_character
 
@@ -22,18 +23,38 @@ kind("sequence-loss", "sequence_loss(model, source, target, begin, end)", "model
 kind("bits", "bits(nats, tokens, units)", "Nats per token, and how many tokens and units -> bits per unit.")
 
 
+class Standing:
+    """A function from tokens to logits in the place of a model: its hidden vectors are the logits, its output layer
+    the identity."""
+
+    def __init__(self, model: Model, vocabulary: int) -> None:
+        self.model, self.head, self.memory = model, Linear(np.eye(vocabulary), None), None
+
+    def hidden(self, inputs: Any, *, segments: Any, key: Any) -> Any:
+        """Of a causal model."""
+        return self.model(inputs[0])[None]
+
+    def encode(self, source: Any, lengths: Any, key: Any) -> Any:
+        """The source as it is: `decode_hidden` reads it."""
+        return source
+
+    def decode_hidden(self, source: Any, inputs: Any, lengths: Any, key: Any) -> Any:
+        """Of a decoder that reads a source."""
+        return self.model(source[0], inputs[0])[None]
+
+
 def our_causal_loss(model: Model, stream: Any) -> float:
     """Our data set cuts the stream into inputs and targets, our loss takes the batch."""
     windows = PackedWindows([stream], max(1, len(stream) - 1), separator=None, partial=True)
     (batch,) = windows.sequential(1)
-    whole: Any = lambda inputs, *, segments, key: model(inputs[0])[None]  # noqa: E731
+    whole: Any = Standing(model, model(batch.inputs[0]).shape[-1])
     return float(causal_loss(whole, batch))
 
 
 def our_sequence_loss(model: Model, source: Any, target: Any, begin: int, end: int) -> float:
     """Our pair of padded arrays, and our loss."""
     batch = pair_batch([(source, target)], pad=0, bos=begin, eos=end)
-    whole: Any = lambda s, inputs, *, lengths, key: model(s[0], inputs[0])[None]  # noqa: E731
+    whole: Any = Standing(model, model(batch.source[0], batch.inputs[0]).shape[-1])
     return float(sequence_loss(whole, batch))
 
 
