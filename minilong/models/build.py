@@ -6,7 +6,11 @@ import math
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
+from minilong.attention import kernel_of
 from minilong.keys import Key
+from minilong.memory import Compressive, Compressor, Memory, Segments
 from minilong.models.config import ModelConfig
 from minilong.nn import (
     Decoder,
@@ -23,10 +27,12 @@ from minilong.nn import (
 )
 from minilong.nn.layers import NORMALIZATIONS
 from minilong.nn.models import TokenInput
+from minilong.nn.scheme import Scheme
+from minilong.positions import BUCKETS, Scaling
 
 
-def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | EncoderDecoder:
-    """A model of the configured kind; equal keys give equal weights."""
+def build(config: ModelConfig, vocabulary: int, key: Key, *, threads: int = 1) -> LanguageModel | EncoderDecoder:
+    """A model of the configured kind; equal keys give equal weights. threads: inside attention."""
     config = config.resolved()
     tokens = TokenInput(
         tokens=Embedding.create(key.fold("tokens"), vocabulary, config.width),
@@ -42,20 +48,60 @@ def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | Enc
     if config.kind == "encoder-decoder":
         return EncoderDecoder(
             input=tokens,
-            encoder=encoder(config, key.fold("encoder")),
-            decoder=decoder(config, key.fold("decoder"), cross=True),
+            encoder=encoder(config, key.fold("encoder"), threads),
+            decoder=decoder(config, key.fold("decoder"), threads, cross=True),
             head=head,
             context=config.context,
+            encoder_scheme=scheme(config, causal=False),
+            decoder_scheme=scheme(config, causal=True),
         )
     causal = config.kind == "decoder"
-    stack = decoder(config, key.fold("stack")) if causal else encoder(config, key.fold("stack"))
-    return LanguageModel(input=tokens, stack=stack, head=head, causal=causal, context=config.context)
+    stack = decoder(config, key.fold("stack"), threads) if causal else encoder(config, key.fold("stack"), threads)
+    return LanguageModel(
+        input=tokens,
+        stack=stack,
+        head=head,
+        causal=causal,
+        context=config.context,
+        scheme=scheme(config, causal=causal),
+        window=config.window,
+        sinks=config.sinks,
+        memory=memory(config),
+    )
 
 
-def encoder(config: ModelConfig, key: Key) -> Encoder:
+def scheme(config: ModelConfig, *, causal: bool) -> Scheme:
+    """How a stack's attention knows positions. T5's biases start at zero."""
+    scaling = Scaling(config.rope_scaling, config.rope_factor, config.rope_context, config.rope_ramp)
+    return Scheme(
+        name=config.position,
+        heads=config.heads,
+        head_width=config.head_width,
+        width=config.width,
+        base=config.rope_base,
+        interleaved=config.rope_layout == "interleaved",
+        scaling=scaling,
+        table=np.zeros((BUCKETS, config.heads), np.float32) if config.position == "t5" else None,
+        causal=causal,
+        reach=max(config.context, config.window + config.sinks),
+    )
+
+
+def memory(config: ModelConfig) -> Memory | None:
+    """The recurrence over segments that the model was configured with."""
+    if config.memory == "none":
+        return None
+    segment, length, slots = config.recurrence
+    if config.memory == "xl":
+        return Segments(segment, length)
+    compressor = Compressor.create(config.compressor, config.compression, config.width)
+    return Compressive(segment, length, slots, compressor)
+
+
+def encoder(config: ModelConfig, key: Key, threads: int = 1) -> Encoder:
     """A stack of encoder layers."""
     gain = residual_gain(config, 2)
-    norm, attention, feed_forward = _parts(config, gain)
+    norm, attention, feed_forward = _parts(config, gain, threads)
     return Encoder(
         layers=tuple(
             EncoderLayer(
@@ -69,19 +115,21 @@ def encoder(config: ModelConfig, key: Key) -> Encoder:
             for i in range(config.layers)
         ),
         norm=norm() if config.norm == "pre" else None,
+        depth=config.depth,
+        momentum=config.momentum,
     )
 
 
-def decoder(config: ModelConfig, key: Key, *, cross: bool = False) -> Decoder:
+def decoder(config: ModelConfig, key: Key, threads: int = 1, *, cross: bool = False) -> Decoder:
     """A stack of decoder layers, with attention to an encoder's output where `cross`."""
     gain = residual_gain(config, 3 if cross else 2)
-    norm, attention, feed_forward = _parts(config, gain)
+    norm, attention, feed_forward = _parts(config, gain, threads)
     return Decoder(
         layers=tuple(
             DecoderLayer(
                 attention=attention(key.fold(i, "attention")),
                 attention_norm=norm(),
-                cross=attention(key.fold(i, "cross")) if cross else None,
+                cross=attention(key.fold(i, "cross"), cross=True) if cross else None,
                 cross_norm=norm() if cross else None,
                 feed_forward=feed_forward(key.fold(i, "feed_forward")),
                 feed_forward_norm=norm(),
@@ -91,6 +139,8 @@ def decoder(config: ModelConfig, key: Key, *, cross: bool = False) -> Decoder:
             for i in range(config.layers)
         ),
         norm=norm() if config.norm == "pre" else None,
+        depth=config.depth,
+        momentum=config.momentum,
     )
 
 
@@ -100,11 +150,13 @@ def residual_gain(config: ModelConfig, branches: int) -> float:
     return 1.0 / math.sqrt(branches * config.layers) if config.norm == "pre" else 1.0
 
 
-def _parts(config: ModelConfig, gain: float) -> tuple[Callable[[], Any], Callable[[Key], Any], Callable[[Key], Any]]:
+def _parts(
+    config: ModelConfig, gain: float, threads: int
+) -> tuple[Callable[[], Any], Callable[..., Any], Callable[[Key], Any]]:
     def norm() -> Any:
         return NORMALIZATIONS[config.normalization](config.width)
 
-    def attention(key: Key) -> MultiHeadAttention:
+    def attention(key: Key, *, cross: bool = False) -> MultiHeadAttention:
         return MultiHeadAttention.create(
             key,
             config.width,
@@ -113,6 +165,8 @@ def _parts(config: ModelConfig, gain: float) -> tuple[Callable[[], Any], Callabl
             bias=config.bias,
             init=config.init,
             gain=gain,
+            kernel=kernel_of(config.attention, threads),
+            relative=config.position == "xl" and not cross,
         )
 
     def feed_forward(key: Key) -> FeedForward:

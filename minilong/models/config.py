@@ -11,8 +11,17 @@ KINDS = ("decoder", "encoder-decoder", "encoder")
 ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "swiglu")
 NORMS = ("pre", "post")
 NORMALIZATIONS = ("layer", "rms")
-POSITIONS = ("sinusoidal", "cas", "learned", "rotary", "none")
+POSITIONS = ("sinusoidal", "cas", "learned", "rotary", "alibi", "t5", "xl", "none")
 INITS = ("xavier", "he", "normal")
+KERNELS = ("auto", "dense", "blockwise", "naive")
+LAYOUTS = ("interleaved", "half")
+SCALINGS = ("none", "pi", "ntk", "dynamic", "yarn")
+RAMPS = ("code", "paper")
+DEPTHS = ("stored", "checkpoint", "sqrt", "reversible", "momentum")
+MEMORIES = ("none", "xl", "compressive")
+COMPRESSORS = ("mean", "max", "conv")
+READING = ("model", "full", "window", "xl")
+"""What a trained model may remember while it reads: what it was built for, everything, a window, segments."""
 
 
 @dataclass(frozen=True)
@@ -38,6 +47,23 @@ class ModelConfig:
     tied: bool = setting(True, "use one matrix as input embedding and output layer")
     bias: bool = setting(True, "linear layers have a bias (layer norms always do)")
     init: str = setting("xavier", "initial values of weight matrices", choices=INITS)
+    attention: str = setting("auto", "how attention is computed; all give the same numbers", choices=KERNELS)
+    window: int = setting(0, "keys that a query sees, its own included (0 = all)", least=0, most=1_000_000_000)
+    sinks: int = setting(0, "first keys that stay visible in spite of the window", least=0, most=1_000_000)
+    rope_layout: str = setting("interleaved", "rotary pairs are neighbours, or the two halves", choices=LAYOUTS)
+    rope_base: float = setting(10000.0, "longest wavelength of rotary positions over 2 pi", above=1)
+    rope_scaling: str = setting("none", "how rotary positions reach beyond rope_context", choices=SCALINGS)
+    rope_factor: float = setting(1.0, "how many times further they reach", least=1)
+    rope_context: int = setting(0, "context that they were trained for (0 = context)", least=0, most=1_000_000_000)
+    rope_ramp: str = setting("code", "YaRN's ramp as in its code (every published model) or paper", choices=RAMPS)
+    depth: str = setting("stored", "how a stack keeps what its derivative needs", choices=DEPTHS)
+    momentum: float = setting(0.9, "decay of the velocity (depth = momentum)", least=0, below=1)
+    memory: str = setting("none", "recurrence over segments, in training too", choices=MEMORIES)
+    segment: int = setting(0, "tokens of a segment (0 = context / 4)", least=0, most=1_000_000_000)
+    memory_length: int = setting(0, "tokens before the segment that stay (0 = segment)", least=0, most=1_000_000_000)
+    compressed: int = setting(0, "compressed slots before those (0 = memory_length / compression)", least=0)
+    compression: int = setting(4, "tokens pooled into a slot", least=1, most=1_000_000)
+    compressor: str = setting("mean", "how they are pooled; conv is learnt", choices=COMPRESSORS)
 
     def __post_init__(self) -> None:
         if self.normalization == "batch":  # the article's 9.1 recommends it, so the refusal explains
@@ -62,10 +88,77 @@ class ModelConfig:
                 f"model.position is 'rotary', which turns pairs of components, but a head is {self.head_width} wide "
                 f"(model.width {self.width} / model.heads {self.heads}); choose sizes that give an even head width"
             )
-        if self.position == "sinusoidal" and self.width % 2:
+        if self.position in ("sinusoidal", "xl") and self.width % 2:
             raise UserError(
-                f"model.position is 'sinusoidal', which fills pairs of components, but model.width is {self.width}; "
-                "choose an even width"
+                f"model.position is {self.position!r}, which fills pairs of components, but model.width is "
+                f"{self.width}; choose an even width"
+            )
+        self._check_stream()
+        self._check_depth()
+
+    def _check_stream(self) -> None:
+        if (self.window or self.memory != "none") and self.kind != "decoder":
+            key = "window" if self.window else "memory"
+            raise UserError(f"model.{key} belongs to a causal model, but model.kind is {self.kind!r}; leave it out")
+        if self.sinks and not self.window:
+            raise UserError(f"model.sinks is {self.sinks}, but without a window all keys are visible; set model.window")
+        if self.window and self.memory != "none":
+            raise UserError("model.window and model.memory both say what is remembered; leave out one of the two")
+        if self.rope_scaling != "none" and self.position != "rotary":
+            raise UserError(
+                f"model.rope_scaling is {self.rope_scaling!r}, but model.position is {self.position!r}; "
+                'set model.position = "rotary"'
+            )
+        if self.rope_scaling == "yarn" and (self.rope_context or self.context) < 7:
+            raise UserError(
+                "model.rope_scaling is 'yarn', which asks how often a pair turns within the trained context, but that "
+                f"is {self.rope_context or self.context} tokens; choose pi or ntk"
+            )
+        if self.rope_scaling == "dynamic" and (self.window or self.memory != "none"):
+            raise UserError(
+                "model.rope_scaling is 'dynamic', which grows with all that was read, but a window or memory forgets; "
+                "choose pi, ntk or yarn"
+            )
+        if self.memory == "compressive":
+            if self.position == "xl":
+                raise UserError(
+                    "model.position is 'xl', which counts whole distances, but compressed slots lie between "
+                    "positions; choose rotary, alibi or t5"
+                )
+            for key, value in zip(("segment", "memory_length"), self.recurrence, strict=False):
+                if value % self.compression:
+                    raise UserError(
+                        f"model.{key} is {value}, but {self.compression} tokens go into a compressed slot; "
+                        f"choose a multiple of model.compression"
+                    )
+        if self.memory != "none" and self.position in ("sinusoidal", "cas", "learned"):
+            raise UserError(
+                f"model.memory needs positions that are distances, but model.position is {self.position!r}; "
+                "choose rotary, alibi, t5 or xl"
+            )
+
+        if self.position == "xl" and self.attention == "blockwise":
+            raise UserError(
+                "model.position is 'xl', whose scores depend on query and distance, but blockwise attention knows "
+                'biases of the distance only; set model.attention = "auto"'
+            )
+
+    def _check_depth(self) -> None:
+        if self.depth in ("reversible", "momentum"):
+            if self.norm != "pre":
+                raise UserError(
+                    f"model.depth is {self.depth!r}, which adds to a stream that nothing normalises, but model.norm is "
+                    f'{self.norm!r}; set model.norm = "pre"'
+                )
+            if self.memory != "none":
+                raise UserError(
+                    f"model.depth is {self.depth!r}, which computes layers twice, but model.memory changes between; "
+                    "choose depth stored"
+                )
+        if self.depth in ("checkpoint", "sqrt") and self.memory != "none":
+            raise UserError(
+                f"model.depth is {self.depth!r}, which computes layers twice, but model.memory changes between; "
+                "choose depth stored"
             )
 
     @property
@@ -73,14 +166,33 @@ class ModelConfig:
         """Components of one head's query, key and value vectors."""
         return self.width // self.heads
 
+    @property
+    def recurrence(self) -> tuple[int, int, int]:
+        """segment, memory_length and compressed with the usual values where they are zero."""
+        if self.memory == "none":
+            return self.segment, self.memory_length, self.compressed
+        segment = self.segment or max(1, self.context // 4)
+        length = self.memory_length or segment
+        slots = -(-length // self.compression) if self.memory == "compressive" else 0
+        return segment, length, self.compressed or slots
+
     def resolved(self) -> ModelConfig:
-        """The same model with `kv_heads` and `feed_forward` written out.
+        """The same model with every size written out that a zero stands for.
 
         SwiGLU has three matrices instead of two, so 8/3 width keeps the parameter count of 4 width; rounded up to a
         multiple of 8 (Shazeer 2020; Touvron et al. 2023).
         """
         hidden = -(-8 * self.width // 24) * 8 if self.activation == "swiglu" else 4 * self.width
-        return replace(self, kv_heads=self.kv_heads or self.heads, feed_forward=self.feed_forward or hidden)
+        segment, length, slots = self.recurrence
+        return replace(
+            self,
+            kv_heads=self.kv_heads or self.heads,
+            feed_forward=self.feed_forward or hidden,
+            rope_context=self.rope_context or self.context,
+            segment=segment,
+            memory_length=length,
+            compressed=slots,
+        )
 
 
 def _divisors_near(number: int, wanted: int) -> str:

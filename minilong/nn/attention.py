@@ -2,17 +2,31 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
-from minilong.attention import Mask, dense
+from minilong.attention import auto
 from minilong.autodiff import ops, rotate
-from minilong.backend import Array
+from minilong.backend import Array, array_module
 from minilong.keys import Key
 from minilong.nn.layers import Linear
+from minilong.nn.past import Past
+from minilong.nn.view import View
+from minilong.positions import dynamic_attention, relative_term
+
+
+@dataclass(frozen=True)
+class Relative:
+    """What Transformer-XL's positions learn (`eq:relative-term`): content and position (heads, d) join the queries,
+    project (width, heads d) maps the sinusoid of each distance."""
+
+    content: Array
+    position: Array
+    project: Linear
 
 
 @dataclass(frozen=True)
@@ -20,7 +34,7 @@ class MultiHeadAttention:
     """Attention in `heads` subspaces of the width, concatenated and mixed by `output` (`eq:multi-head`).
 
     kv_heads: key and value heads, each shared by heads / kv_heads query heads (1: multi-query attention).
-    kernel: how attention is computed; any kernel equals `attention.naive`.
+    kernel: how attention is computed; any kernel equals `attention.naive`. relative: for the position scheme `xl`.
     """
 
     query: Linear
@@ -29,7 +43,8 @@ class MultiHeadAttention:
     output: Linear
     heads: int
     kv_heads: int
-    kernel: Callable[..., Any] = dense
+    kernel: Callable[..., Any] = auto
+    relative: Relative | None = None
 
     @staticmethod
     def create(
@@ -41,6 +56,8 @@ class MultiHeadAttention:
         bias: bool = True,
         init: str = "xavier",
         gain: float = 1.0,
+        kernel: Callable[..., Any] = auto,
+        relative: bool = False,
     ) -> MultiHeadAttention:
         """`gain` scales the weights of `output`, which write to the residual stream."""
         kv_heads = kv_heads or heads
@@ -49,6 +66,10 @@ class MultiHeadAttention:
         if heads % kv_heads:
             raise ValueError(f"attention: {kv_heads} key heads do not divide {heads} query heads")
         inner = width // heads * kv_heads
+        zeros = np.zeros((heads, width // heads), np.float32)
+        term = None
+        if relative:
+            term = Relative(zeros, zeros.copy(), Linear.create(key.fold("relative"), width, width, bias=False))
         return MultiHeadAttention(
             query=Linear.create(key.fold("query"), width, width, bias=bias, init=init),
             key=Linear.create(key.fold("key"), width, inner, bias=bias, init=init),
@@ -56,20 +77,79 @@ class MultiHeadAttention:
             output=Linear.create(key.fold("output"), width, width, bias=bias, init=init, gain=gain),
             heads=heads,
             kv_heads=kv_heads,
+            kernel=kernel,
+            relative=term,
         )
 
-    def __call__(self, x: Any, memory: Any = None, *, mask: Mask | None = None, turns: Array | None = None) -> Any:
-        """x (b, t, width) attends to memory (b, s, width), or to itself.
-
-        turns: complex (t, d/2) of `positions.rotary_turns` for self-attention with rotary positions.
-        """
+    def __call__(self, x: Any, memory: Any = None, *, view: View | None = None, past: Past | None = None) -> Any:
+        """x (b, t, width) attends to memory (b, s, width), or to itself, and to the past that a stream carries."""
+        view = view or View()
         source = x if memory is None else memory
+        if past is not None and past.of_inputs:
+            (source,) = past.extend(source)
         q, k, v = self.query(x), self.key(source), self.value(source)
-        if turns is not None:  # before the heads are split: whole rows are turned at once, in contiguous memory
-            q = rotate(q, turn=np.tile(turns, self.heads))
-            k = rotate(k, turn=np.tile(turns, self.kv_heads))
-        y = self.kernel(_split(q, self.heads), _split(k, self.kv_heads), _split(v, self.kv_heads), mask=mask or Mask())
-        return self.output(_merge(y))
+        if view.turns is not None and view.interleaved:  # whole rows are turned at once, in contiguous memory
+            q, k = self._turn(q, view.turns, self.heads), self._turn(k, self._key_turns(view, past), self.kv_heads)
+        q, k, v = _split(q, self.heads), _split(k, self.kv_heads), _split(v, self.kv_heads)
+        if view.turns is not None and not view.interleaved:
+            q = rotate(q, turn=view.turns, interleaved=False)
+            k = rotate(k, turn=self._key_turns(view, past), interleaved=False)
+        if past is not None and not past.of_inputs:
+            k, v = past.extend(k, v)
+        return self.output(_merge(self._attend(q, k, v, view)))
+
+    def _attend(self, q: Any, k: Any, v: Any, view: View) -> Any:
+        """The heads' outputs (b, h, t, e) of turned queries and keys, with what the position scheme adds."""
+        scale, bias = 1 / math.sqrt(q.shape[-1]), view.bias
+        if view.late is not None:
+            late = view.late
+            return dynamic_attention(
+                self.kernel,
+                q,
+                k,
+                v,
+                positions=late.queries,
+                key_positions=late.keys,
+                scaling=late.scaling,
+                base=late.base,
+                interleaved=view.interleaved,
+                mask=view.mask,
+            )
+        if self.relative is not None and view.relative is not None:
+            term, mask = self.relative, view.mask
+            projected = _split(term.project(view.relative[None]), self.heads)[0]
+            bias = relative_term(
+                q + _per_head(term.position), projected, keys=k.shape[-2], offset=mask.offset, least=view.least
+            )
+            q = q + _per_head(term.content)
+        if view.back is not None:  # the sinks see each query nearer than it is: the difference of the scores
+            bias = self._sinks(q, k, view, view.back) * scale
+        return self.kernel(q, k, v, mask=view.mask, bias=bias)
+
+    def _sinks(self, q: Array, k: Array, view: View, back: Array) -> Array:
+        """(b, h, t, s): what to add to q k^T so that the first keys are met from the position to which `back` leads."""
+        xp, sinks = array_module(q), view.mask.sinks
+        nearer = rotate(q, turn=back, interleaved=view.interleaved) - q
+        keys = np.repeat(k[..., :sinks, :], self.heads // self.kv_heads, axis=-3)
+        bias = xp.zeros((*q.shape[:-1], k.shape[-2]), q.dtype)
+        bias[..., :sinks] = nearer @ keys.swapaxes(-1, -2)
+        return bias
+
+    @staticmethod
+    def _turn(x: Any, turns: Array, heads: int) -> Any:
+        return rotate(x, turn=np.tile(turns, heads))
+
+    @staticmethod
+    def _key_turns(view: View, past: Past | None) -> Array:
+        """The keys' turns: of all that is read where inputs are kept, of the new ones where keys are."""
+        assert view.turns is not None
+        return view.key_turns if past is not None and past.of_inputs and view.key_turns is not None else view.turns
+
+
+def _per_head(x: Any) -> Any:
+    """(heads, d) -> (heads, 1, d)"""
+    heads, d = x.shape
+    return ops.reshape(x, shape=(heads, 1, d))
 
 
 def _split(x: Any, heads: int) -> Any:

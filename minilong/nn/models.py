@@ -3,24 +3,29 @@
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
 from typing import Any
 
 import numpy as np
 
 from minilong.attention import Mask
+from minilong.autodiff import ops
 from minilong.backend import Array
 from minilong.keys import Key
+from minilong.memory import Full, Memory, Window
 from minilong.nn.layers import Dropout, Embedding, Linear
+from minilong.nn.past import Past
+from minilong.nn.scheme import Scheme
 from minilong.nn.transformer import Decoder, Encoder
-from minilong.positions import cas, rotary_turns, sinusoidal
+from minilong.nn.view import View
+from minilong.positions import cas_at, sinusoidal_at
 
 
 @dataclass(frozen=True)
 class TokenInput:
     """Tokens to vectors: rows of a table times sqrt(width), plus what the position scheme adds (`eq:input`).
 
-    position: sinusoidal, cas, learned (`positions` is then a table), rotary and none (nothing is added here).
+    position: sinusoidal, cas, learned (`positions` is then a table); for the others nothing is added here.
     """
 
     tokens: Embedding
@@ -28,29 +33,55 @@ class TokenInput:
     position: str
     dropout: Dropout
 
-    def __call__(self, tokens: Array, key: Key | None = None) -> Any:
-        """tokens (b, t) -> (b, t, width). Raises ValueError where there are more tokens than learned positions."""
-        length, width = tokens.shape[-1], self.tokens.table.shape[-1]
+    def __call__(self, tokens: Array, key: Key | None = None, *, places: Array | None = None) -> Any:
+        """tokens (b, t) -> (b, t, width). places: positions (t,) or (b, t), from 0 on unless given. Raises ValueError
+        where there are more tokens than learned positions."""
+        width = self.tokens.table.shape[-1]
         x = self.tokens(tokens) * math.sqrt(width)
+        places = np.arange(tokens.shape[-1]) if places is None else places
         if self.positions is not None:
-            limit = self.positions.table.shape[0]
-            if length > limit:
-                raise ValueError(f"{length} tokens, but learned positions for {limit} only")
-            x = x + self.positions(np.arange(length))
+            limit, longest = self.positions.table.shape[0], int(places.max(initial=-1)) + 1
+            if longest > limit:
+                raise ValueError(f"{longest} tokens, but learned positions for {limit} only")
+            x = x + self.positions(places)
         elif self.position in ADDED:
-            x = x + ADDED[self.position](length, width, dtype=x.dtype)
+            x = x + ADDED[self.position](places, width, dtype=str(x.dtype))
         return self.dropout(x, key)
 
 
-ADDED = {"sinusoidal": sinusoidal, "cas": cas}
+ADDED = {"sinusoidal": sinusoidal_at, "cas": cas_at}
 """Fixed tables that are added to the embeddings, by name."""
+
+
+@dataclass
+class Stream:
+    """A text that a model reads piece by piece: one `Past` a layer, the tokens seen, and what keeps rows apart.
+
+    segments (b, seen): as in `Mask`, for what was seen. starts (b,): padding before each row's first token.
+    """
+
+    pasts: tuple[Past, ...]
+    seen: int = 0
+    segments: Array | None = None
+    starts: Array | None = None
+
+    @property
+    def memory(self) -> Memory:
+        """What the layers remember."""
+        return self.pasts[0].memory
+
+    @property
+    def bytes(self) -> int:
+        """Memory that the layers' states hold."""
+        return sum(past.bytes for past in self.pasts)
 
 
 @dataclass(frozen=True)
 class LanguageModel:
     """One stack over one sequence: decoder-only if `causal` (predicts the next token), else encoder-only.
 
-    head: the output projection, or None where it is the embedding's table (tied weights).
+    head: the output projection, or None where it is the embedding's table (tied weights). scheme: positions inside
+    attention. window, sinks: as in `Mask` (0: none). memory: segment recurrence, in training too, or None.
     """
 
     input: TokenInput
@@ -58,23 +89,87 @@ class LanguageModel:
     head: Linear | None
     causal: bool
     context: int
+    scheme: Scheme = field(default_factory=Scheme)
+    window: int = 0
+    sinks: int = 0
+    memory: Memory | None = None
 
     def __call__(
         self, tokens: Array, *, segments: Array | None = None, lengths: Array | None = None, key: Key | None = None
     ) -> Any:
         """Integers (b, t) -> logits (b, t, vocabulary). segments (b, t) keep packed documents apart, lengths (b,) end
         the rows; the key switches dropout on."""
-        mask = Mask(causal=self.causal, segments=segments, key_lengths=lengths)
+        return self.logits(self.hidden(tokens, segments=segments, lengths=lengths, key=key))
+
+    def hidden(
+        self, tokens: Array, *, segments: Array | None = None, lengths: Array | None = None, key: Key | None = None
+    ) -> Any:
+        """What `logits` projects: integers (b, t) -> (b, t, width)."""
+        t = tokens.shape[-1]
+        if self.memory is not None or (self.sinks and t > self.scheme.reach):
+            if lengths is not None:
+                raise ValueError("a model with a memory reads rows of one length")
+            return self.extend(tokens, self.start(), segments=segments, key=key)
+        mask = Mask(
+            causal=self.causal,
+            window=self.window or None,
+            sinks=self.sinks,
+            segments=segments,
+            key_lengths=lengths,
+        )
         x = self.input(tokens, key.fold("input") if key else None)
-        x = self.stack(x, mask=mask, turns=turns_of(self.input, self.stack, tokens.shape[-1]), key=key)
+        places = np.arange(t)
+        return self.stack(x, view=self.scheme.view(mask, places, places, x.dtype), key=key)
+
+    def logits(self, x: Any) -> Any:
+        """(b, t, width) -> (b, t, vocabulary)."""
         return self.input.tokens.logits(x) if self.head is None else self.head(x)
+
+    def start(self, memory: Memory | None = None, starts: Array | None = None) -> Stream:
+        """An empty stream. memory: what the layers remember; by default as the model was built: its segment
+        recurrence, its window, or everything. starts (b,): padding in front of each row (ragged prompts)."""
+        if not self.causal:
+            raise ValueError("only a causal model reads a stream")
+        memory = memory or self.memory or (Window(self.window, self.sinks) if self.window else Full())
+        return Stream(tuple(Past(memory) for _ in self.stack.layers), starts=starts)
+
+    def extend(self, tokens: Array, stream: Stream, *, segments: Array | None = None, key: Key | None = None) -> Any:
+        """Read on: integers (b, t) -> (b, t, width), equal to what one pass over all that was seen gives there
+        (`eq:streaming`). The stream is changed."""
+        memory, t, done = stream.memory, tokens.shape[-1], 0
+        parts = []
+        while done < t:
+            room = memory.room(stream.seen)
+            count = t - done if room is None else min(room, t - done)
+            piece = slice(done, done + count)
+            own = key.fold("piece", stream.seen) if key else None
+            parts.append(self._piece(tokens[:, piece], stream, None if segments is None else segments[:, piece], own))
+            done += count
+        return parts[0] if len(parts) == 1 else ops.concatenate(*parts, axis=1)
+
+    def _piece(self, tokens: Array, stream: Stream, segments: Array | None, key: Key | None) -> Any:
+        memory, seen, (b, t) = stream.memory, stream.seen, tokens.shape
+        queries, keys, mask = np.arange(seen, seen + t), memory.visible(seen, t), memory.mask(seen, t)
+        places = queries
+        if stream.starts is not None:
+            places = np.maximum(queries[None, :] - stream.starts[:, None], 0)
+            segments = (queries[None, :] >= stream.starts[:, None]).astype(np.int32)
+        if segments is not None:
+            before = np.zeros((b, 0), np.int32) if stream.segments is None else stream.segments
+            stream.segments = np.concatenate([before, segments], axis=1)
+            mask = replace(mask, segments=stream.segments[:, np.floor(keys).astype(np.int64)])
+        x = self.input(tokens, key.fold("input") if key else None, places=places)
+        view = self.scheme.view(mask, queries, keys, x.dtype, stream.starts)
+        x = self.stack(x, view=view, past=stream.pasts, key=key)
+        stream.seen += t
+        return x
 
 
 @dataclass(frozen=True)
 class EncoderDecoder:
     """The article's Transformer: the decoder predicts the target's next token and attends to the encoded source.
 
-    Source and target share one vocabulary, and `input` one table with the tied output.
+    Source and target share one vocabulary, and `input` one table with the tied output. Each stack has its scheme.
     """
 
     input: TokenInput
@@ -82,25 +177,32 @@ class EncoderDecoder:
     decoder: Decoder
     head: Linear | None
     context: int
+    encoder_scheme: Scheme = field(default_factory=Scheme)
+    decoder_scheme: Scheme = field(default_factory=Scheme)
 
     def encode(self, source: Array, lengths: Array | None = None, key: Key | None = None) -> Any:
         """Integers (b, s) -> memory (b, s, width). It does not depend on the target."""
         x = self.input(source, key.fold("source") if key else None)
-        turns = turns_of(self.input, self.encoder, source.shape[-1])
-        return self.encoder(x, mask=Mask(key_lengths=lengths), turns=turns, key=key.fold("encoder") if key else None)
+        view = plain_view(self.encoder_scheme, Mask(key_lengths=lengths), x)
+        return self.encoder(x, view=view, key=key.fold("encoder") if key else None)
 
     def decode(self, memory: Any, target: Array, lengths: Array | None = None, key: Key | None = None) -> Any:
         """memory (b, s, width), integers (b, t) -> logits (b, t, vocabulary). lengths (b,) are the source's."""
+        return self.logits(self.decode_hidden(memory, target, lengths, key))
+
+    def decode_hidden(self, memory: Any, target: Array, lengths: Array | None = None, key: Key | None = None) -> Any:
+        """What `logits` projects: memory (b, s, width), integers (b, t) -> (b, t, width)."""
         x = self.input(target, key.fold("target") if key else None)
-        turns = turns_of(self.input, self.decoder, target.shape[-1])
-        x = self.decoder(
+        return self.decoder(
             x,
             memory,
-            mask=Mask(causal=True),
-            memory_mask=Mask(key_lengths=lengths),
-            turns=turns,
+            view=plain_view(self.decoder_scheme, Mask(causal=True), x),
+            memory_view=View(Mask(key_lengths=lengths)),
             key=key.fold("decoder") if key else None,
         )
+
+    def logits(self, x: Any) -> Any:
+        """(b, t, width) -> (b, t, vocabulary)."""
         return self.input.tokens.logits(x) if self.head is None else self.head(x)
 
     def __call__(self, source: Array, target: Array, *, lengths: Array | None = None, key: Key | None = None) -> Any:
@@ -108,10 +210,7 @@ class EncoderDecoder:
         return self.decode(self.encode(source, lengths, key), target, lengths, key)
 
 
-def turns_of(tokens: TokenInput, stack: Encoder | Decoder, length: int) -> Array | None:
-    """The rotary turns (t, d/2) of a stack's heads, or None for another position scheme."""
-    if tokens.position != "rotary":
-        return None
-    width = tokens.tokens.table.shape[-1]
-    kind = "complex64" if tokens.tokens.table.dtype == np.float32 else "complex128"
-    return rotary_turns(np.arange(length), width // stack.layers[0].attention.heads, dtype=kind)
+def plain_view(scheme: Scheme, mask: Mask, x: Any) -> View:
+    """The view of one pass over x (b, t, width), from position 0 on."""
+    places = np.arange(x.shape[-2])
+    return scheme.view(mask, places, places, x.dtype)

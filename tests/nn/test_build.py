@@ -14,7 +14,7 @@ from minilong.autodiff.tree import leaves, named
 from minilong.keys import Key
 from minilong.models.build import build, residual_gain
 from minilong.models.config import ModelConfig
-from minilong.nn import BatchNorm, flatten
+from minilong.nn import BatchNorm, View, flatten
 
 V = 13
 
@@ -105,7 +105,7 @@ def test_residual_scaling_bounds_the_stream_over_depth() -> None:
         stack = made(layers=layers, width=32).stack
         h = x
         for layer in stack.layers:
-            h = layer(h, mask=Mask(causal=True))
+            h = layer(h, view=View(Mask(causal=True)))
         added.append(float(np.var(h - x)))
     assert 0.5 < added[1] / added[0] < 2.0
 
@@ -121,10 +121,10 @@ def test_layers_are_the_published_formulas(kind: str, norm: str) -> None:
     mask, memory_mask = Mask(causal=True), Mask(key_lengths=np.array([7, 3]))
 
     def attend(h: np.ndarray) -> np.ndarray:
-        return layer.attention(h, mask=mask)
+        return layer.attention(h, view=View(mask))
 
     def cross(h: np.ndarray) -> np.ndarray:
-        return layer.cross(h, memory, mask=memory_mask)
+        return layer.cross(h, memory, view=View(memory_mask))
 
     branches = [(attend, layer.attention_norm)]
     if kind == "encoder-decoder":
@@ -133,15 +133,15 @@ def test_layers_are_the_published_formulas(kind: str, norm: str) -> None:
     h = x
     for f, n in branches:
         h = h + f(n(h)) if norm == "pre" else n(h + f(h))
-    extra = {"memory": memory, "memory_mask": memory_mask} if kind == "encoder-decoder" else {}
-    np.testing.assert_allclose(layer(x, mask=mask, **extra), h, rtol=0, atol=rounding_bound(np.float64, 30.0, 16))
+    extra = {"memory": memory, "memory_view": View(memory_mask)} if kind == "encoder-decoder" else {}
+    np.testing.assert_allclose(layer(x, view=View(mask), **extra), h, rtol=0, atol=rounding_bound(np.float64, 30.0, 16))
 
 
 def test_the_last_norm_belongs_to_pre_norm_models() -> None:
     assert made(norm="post").stack.norm is None
     pre = made(norm="pre")
     x = np.random.default_rng(3).standard_normal((1, 4, 16)).astype(np.float32)
-    y = pre.stack(x, mask=Mask(causal=True))
+    y = pre.stack(x, view=View(Mask(causal=True)))
     np.testing.assert_allclose(y.mean(-1), 0, atol=1e-5)
     np.testing.assert_allclose(y.var(-1), 1, atol=1e-3)
 

@@ -13,7 +13,7 @@ from minilong.autodiff import vjp
 from minilong.autodiff.numeric import rounding_bound
 from minilong.autodiff.tree import named
 from minilong.keys import Key
-from minilong.nn import MultiHeadAttention, flatten
+from minilong.nn import MultiHeadAttention, View, flatten
 from minilong.positions import rotary, rotary_turns
 
 ATOL = rounding_bound(np.float64, 10.0, 16)
@@ -46,7 +46,7 @@ def test_is_the_concatenation_of_single_heads(heads: int, kv_heads: int, bias: b
     m = layer(12, heads, kv_heads=kv_heads, bias=bias)
     x = np.random.default_rng(1).standard_normal((2, 7, 12))
     mask = Mask(causal=True, key_lengths=np.array([7, 4]))
-    np.testing.assert_allclose(m(x, mask=mask), by_heads(m, x, x, mask, False), rtol=0, atol=ATOL)
+    np.testing.assert_allclose(m(x, view=View(mask)), by_heads(m, x, x, mask, False), rtol=0, atol=ATOL)
 
 
 @pytest.mark.parametrize("kv_heads", [4, 2, 1])
@@ -54,9 +54,9 @@ def test_rotary_turns_every_head_alike(kv_heads: int) -> None:
     m = layer(16, 4, kv_heads=kv_heads)
     x = np.random.default_rng(2).standard_normal((2, 5, 16))
     turns = rotary_turns(np.arange(5), 4, dtype="complex128")
-    found = m(x, mask=Mask(causal=True), turns=turns)
+    found = m(x, view=View(Mask(causal=True), turns))
     np.testing.assert_allclose(found, by_heads(m, x, x, Mask(causal=True), True), rtol=0, atol=ATOL)
-    assert np.abs(found - m(x, mask=Mask(causal=True))).max() > 1e-3
+    assert np.abs(found - m(x, view=View(Mask(causal=True)))).max() > 1e-3
 
 
 def test_attends_to_a_memory_of_another_length() -> None:
@@ -64,7 +64,7 @@ def test_attends_to_a_memory_of_another_length() -> None:
     rng = np.random.default_rng(3)
     x, memory = rng.standard_normal((2, 4, 12)), rng.standard_normal((2, 9, 12))
     mask = Mask(key_lengths=np.array([9, 5]))
-    found = m(x, memory, mask=mask)
+    found = m(x, memory, view=View(mask))
     assert found.shape == (2, 4, 12)
     np.testing.assert_allclose(found, by_heads(m, x, memory, mask, False), rtol=0, atol=ATOL)
 
@@ -85,14 +85,14 @@ def test_multi_query_is_repeated_key_and_value_weights() -> None:
 def test_the_kernel_is_a_value_that_is_used() -> None:
     seen = []
 
-    def kernel(q: Any, k: Any, v: Any, *, mask: Mask | None = None) -> Any:
+    def kernel(q: Any, k: Any, v: Any, *, mask: Mask, bias: Any = None) -> Any:
         seen.append((q.shape, k.shape, v.shape, mask))
         return naive(q, k, v, mask=mask)
 
     m = layer(12, 4, kv_heads=2)
     x = np.random.default_rng(5).standard_normal((2, 5, 12))
     mask = Mask(causal=True)
-    np.testing.assert_allclose(replace(m, kernel=kernel)(x, mask=mask), m(x, mask=mask), rtol=0, atol=ATOL)
+    np.testing.assert_allclose(replace(m, kernel=kernel)(x, view=View(mask)), m(x, view=View(mask)), rtol=0, atol=ATOL)
     assert seen == [((2, 4, 5, 3), (2, 2, 5, 3), (2, 2, 5, 3), mask)]
 
 
@@ -111,7 +111,7 @@ def test_sizes_that_do_not_fit_are_refused() -> None:
 def test_no_gradient_reaches_hidden_tokens() -> None:
     m = layer(8, 2)
     x = np.random.default_rng(6).standard_normal((1, 6, 8))
-    y, pull = vjp(lambda a: m(a, mask=Mask(causal=True)), x)
+    y, pull = vjp(lambda a: m(a, view=View(Mask(causal=True))), x)
     g = np.zeros_like(y)
     g[:, 2] = 1.0
     back = pull(g)[0]

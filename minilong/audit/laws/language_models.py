@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import numpy as np
@@ -17,7 +18,7 @@ from minilong.data.batches import IGNORE, LanguageBatch
 from minilong.nn import LanguageModel, Layout, flatten
 from minilong.nn.flat import view
 from minilong.nn.layers import Dropout, Embedding
-from minilong.nn.models import TokenInput, turns_of
+from minilong.nn.models import TokenInput, plain_view
 from minilong.objectives import causal_loss
 
 kind("language-model", "language_model(model, tokens, segments)", "Integers (b, t) -> logits (b, t, n); causal.")
@@ -98,7 +99,7 @@ def packed_is_alone(f: F, c: Case, measure: Measure) -> None:
 )
 def bidirectional(model: LanguageModel, tokens: Any, segments: Any = None) -> Any:
     """No causal mask."""
-    return LanguageModel(model.input, model.stack, model.head, False, model.context)(tokens, segments=segments)
+    return replace(model, causal=False)(tokens, segments=segments)
 
 
 @mutant(
@@ -110,7 +111,7 @@ def bidirectional(model: LanguageModel, tokens: Any, segments: Any = None) -> An
 def short_sighted(model: LanguageModel, tokens: Any, segments: Any = None) -> Any:
     """A window of 1."""
     x = model.input(tokens)
-    x = model.stack(x, mask=Mask(causal=True, window=1), turns=turns_of(model.input, model.stack, tokens.shape[-1]))
+    x = model.stack(x, view=plain_view(model.scheme, Mask(causal=True, window=1), x))
     return model.input.tokens.logits(x)
 
 
@@ -182,8 +183,8 @@ def one_use(model: LanguageModel, batch: LanguageBatch) -> Any:
 
     def loss(m: LanguageModel) -> Any:
         x = TokenInput(Embedding(stop_gradient(m.input.tokens.table)), m.input.positions, m.input.position, Dropout())
-        turns = turns_of(x, m.stack, batch.inputs.shape[-1])
-        h = m.stack(x(batch.inputs), mask=Mask(causal=True), turns=turns)
+        h = x(batch.inputs)
+        h = m.stack(h, view=plain_view(m.scheme, Mask(causal=True), h))
         logits = m.input.tokens.logits(h) if m.head is None else m.head(h)
         return cross_entropy(logits, targets=batch.targets)
 

@@ -17,9 +17,9 @@ from minilong.audit.laws.common import F, bound, call, largest
 from minilong.keys import Key
 from minilong.models.build import build
 from minilong.models.config import ModelConfig
-from minilong.nn import EncoderDecoder, flatten
+from minilong.nn import EncoderDecoder, View, flatten
 from minilong.nn.layers import Dropout, Embedding
-from minilong.nn.models import TokenInput, turns_of
+from minilong.nn.models import TokenInput, plain_view
 from minilong.positions import sinusoidal
 
 VOCABULARY, LONGEST = 9, 8
@@ -177,8 +177,8 @@ def padding(f: F, c: Case, measure: Measure) -> None:
 
 def decoded(model: EncoderDecoder, memory: Any, target: Any, mask: Mask, memory_mask: Mask) -> Any:
     """The decoder with masks of one's own."""
-    x, turns = model.input(target), turns_of(model.input, model.decoder, target.shape[-1])
-    x = model.decoder(x, memory, mask=mask, memory_mask=memory_mask, turns=turns)
+    x = model.input(target)
+    x = model.decoder(x, memory, view=plain_view(model.decoder_scheme, mask, x), memory_view=View(memory_mask))
     return model.input.tokens.logits(x)
 
 

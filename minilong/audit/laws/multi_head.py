@@ -6,11 +6,11 @@ from typing import Any
 
 import numpy as np
 
-from minilong.attention import dense, naive
+from minilong.attention import Mask, dense, naive
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
-from minilong.nn import Linear, MultiHeadAttention
+from minilong.nn import Linear, MultiHeadAttention, View
 from minilong.positions import rotary_turns
 
 NAMES = ("x", "z", "wq", "wk", "wv", "wo", "heads", "mask")
@@ -53,8 +53,8 @@ def ours(kernel: Any) -> F:
     """Our layer with one of our kernels."""
 
     def multi_head(x: Any, z: Any, wq: Any, wk: Any, wv: Any, wo: Any, heads: int, mask: Any = None) -> Any:
-        allowed: Any = None if mask is None else Given(mask)
-        return layer(wq, wk, wv, wo, heads, kernel)(x[None], z[None], mask=allowed)[0]
+        allowed: Any = Mask() if mask is None else Given(mask)
+        return layer(wq, wk, wv, wo, heads, kernel)(x[None], z[None], view=View(allowed))[0]
 
     return multi_head
 
@@ -62,7 +62,7 @@ def ours(kernel: Any) -> F:
 def ours_turned(x: Any, wq: Any, wk: Any, wv: Any, wo: Any, heads: int, positions: Any) -> Any:
     """Our layer with rotary positions."""
     turns = rotary_turns(positions, x.shape[1] // heads, dtype="complex128")
-    return layer(wq, wk, wv, wo, heads, dense)(x[None], turns=turns)[0]
+    return layer(wq, wk, wv, wo, heads, dense)(x[None], view=View(turns=turns))[0]
 
 
 subject("multi-head", "multi-head, dense kernel", code=MultiHeadAttention.__call__, equation="eq:multi-head")(

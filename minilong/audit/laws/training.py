@@ -18,7 +18,7 @@ from minilong.autodiff.tree import named
 from minilong.data.batches import IGNORE, LanguageBatch
 from minilong.keys import Key
 from minilong.nn import Dropout, LanguageModel, Layout, flatten
-from minilong.nn.models import turns_of
+from minilong.nn.models import plain_view
 from minilong.objectives import causal_loss
 from minilong.optim import Adam, clip
 from minilong.train.replicas import Replicas
@@ -170,8 +170,7 @@ def promoted(model: LanguageModel, batch: LanguageBatch) -> dict[str, Any]:
     if model.input.position == "rotary":
         return our_step(model, batch)
     x = model.input.tokens(batch.inputs) * np.sqrt(model.input.tokens.table.shape[1])
-    turns = turns_of(model.input, model.stack, batch.inputs.shape[-1])
-    logits = model.input.tokens.logits(model.stack(x, mask=Mask(causal=True), turns=turns))
+    logits = model.input.tokens.logits(model.stack(x, view=plain_view(model.scheme, Mask(causal=True), x)))
     return our_step(model, batch) | {"logits": logits}
 
 

@@ -15,7 +15,7 @@ from minilong.attention import Mask
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
-from minilong.nn import Decoder, DecoderLayer, Dropout, Encoder, EncoderLayer
+from minilong.nn import Decoder, DecoderLayer, Dropout, Encoder, EncoderLayer, View
 from minilong.nn.transformer import residual
 
 Map = Callable[[np.ndarray], np.ndarray]
@@ -38,7 +38,7 @@ def our_encoder(x: Any, layers: Any, norm: Map, kind: str) -> Any:
     """Our stack of encoder layers."""
     own: Any = tuple(
         EncoderLayer(
-            attention=lambda h, *, mask, turns, attend=attend: attend(h),  # type: ignore[arg-type]
+            attention=lambda h, *, view, past, attend=attend: attend(h),  # type: ignore[arg-type]
             attention_norm=norm,
             feed_forward=lambda h, key, feed=feed: feed(h),  # type: ignore[arg-type]
             feed_forward_norm=norm,
@@ -47,16 +47,16 @@ def our_encoder(x: Any, layers: Any, norm: Map, kind: str) -> Any:
         )
         for attend, feed in layers
     )
-    return Encoder(own, norm if kind == "pre" else None)(x, mask=Mask())
+    return Encoder(own, norm if kind == "pre" else None)(x, view=View())
 
 
 def our_decoder(x: Any, memory: Any, layers: Any, norm: Map, kind: str) -> Any:
     """Our stack of decoder layers."""
     own: Any = tuple(
         DecoderLayer(
-            attention=lambda h, *, mask, turns, attend=attend: attend(h),  # type: ignore[arg-type]
+            attention=lambda h, *, view, past, attend=attend: attend(h),  # type: ignore[arg-type]
             attention_norm=norm,
-            cross=cross and (lambda h, m, *, mask, cross=cross: cross(h, m)),  # type: ignore[arg-type]
+            cross=cross and (lambda h, m, *, view, cross=cross: cross(h, m)),  # type: ignore[arg-type]
             cross_norm=norm if cross else None,
             feed_forward=lambda h, key, feed=feed: feed(h),  # type: ignore[arg-type]
             feed_forward_norm=norm,
@@ -65,7 +65,7 @@ def our_decoder(x: Any, memory: Any, layers: Any, norm: Map, kind: str) -> Any:
         )
         for attend, cross, feed in layers
     )
-    return Decoder(own, norm if kind == "pre" else None)(x, memory, mask=Mask(causal=True))
+    return Decoder(own, norm if kind == "pre" else None)(x, memory, view=View(Mask(causal=True)))
 
 
 subject("residual", "residual", code=residual, equation="eq:residual")(our_residual)
