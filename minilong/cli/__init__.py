@@ -12,9 +12,11 @@ from minilong.errors import did_you_mean
 COMMANDS = {
     "train": "Train a model on a text, or on a generated task.",
     "generate": "Continue a prompt with a trained language model.",
-    "evaluate": "Measure a language model on a text it has not seen.",
+    "evaluate": "Measure a model on a text, or on questions, that it has not seen.",
     "translate": "Translate sentences with a trained encoder-decoder.",
     "info": "Show presets, a run, or what a model would need.",
+    "ledger": "Predict and measure the memory of a training step.",
+    "bench": "Compare position schemes, and memories, by small experiments.",
     "audit": "Check equations, code and laws; or a function of your own.",
 }
 

@@ -8,11 +8,18 @@ import click
 
 from minilong.cli.output import finite, read_stdin
 from minilong.errors import UserError
+from minilong.models.config import KERNELS, READING, SCALINGS
 
 
 @click.command(name="generate", short_help="Continue a prompt with a trained language model.")
 @click.argument("run", type=click.Path(path_type=Path))
-@click.option("--prompt", default="", metavar="TEXT", help="Text to continue; - reads standard input [none].")
+@click.option(
+    "--prompt",
+    "prompts",
+    multiple=True,
+    metavar="TEXT",
+    help="Text to continue; - reads standard input [none]. Several are continued together.",
+)
 @click.option("--length", type=click.IntRange(min=1), default=500, show_default=True, help="Tokens to generate.")
 @click.option(
     "--temperature",
@@ -41,29 +48,81 @@ from minilong.errors import UserError
     show_default=True,
     help="Weights of the best validation, or of the last step.",
 )
+@click.option("--memory", type=click.Choice(READING), help="What the model remembers of the text [model].")
+@click.option("--window", type=click.IntRange(min=1), metavar="TOKENS", help="Keys that stay [context - sinks].")
+@click.option("--sinks", type=click.IntRange(min=0), metavar="TOKENS", help="First keys that stay as well [4].")
+@click.option("--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond the context.")
+@click.option("--rope-factor", type=click.FloatRange(min=1), help="How many times further; the context grows with it.")
+@click.option("--attention", type=click.Choice(KERNELS), help="How attention is computed.")
 def command(
-    run: Path, prompt: str, length: int, temperature: float, top_k: int, top_p: float, seed: int, weights: str
+    run: Path,
+    prompts: tuple[str, ...],
+    length: int,
+    temperature: float,
+    top_k: int,
+    top_p: float,
+    seed: int,
+    weights: str,
+    memory: str | None,
+    window: int | None,
+    sinks: int | None,
+    rope_scaling: str | None,
+    rope_factor: float | None,
+    attention: str | None,
 ) -> None:
     """Continue a prompt with the language model of RUN. Prompt and text go to stdout as they are made.
+
+    A model sees its context at most: a longer text starts afresh from the second half of it. With a window (and a few
+    attention sinks, the first tokens) it goes on for ever, in constant memory and time a token; so it does if it
+    learnt with a window or with a memory.
 
     \b
     Examples:
       minilong generate runs/book-1 --prompt "It is a truth"
       minilong generate runs/book-1 --temperature 1 --top-k 40 --seed 3 --length 2000
+      minilong generate runs/book-1 --memory window --window 120 --sinks 4 --length 100000
+      minilong generate runs/book-1 --rope-scaling yarn --rope-factor 4 --length 400
       head -c 200 book.txt | minilong generate runs/book-1 --prompt -
     """
-    from minilong.train.generate import generate
+    from minilong.train.adapt import adapt, memory_of
+    from minilong.train.generate import generate, generate_batch
     from minilong.train.loaded import load
 
     loaded = load(run, weights)
-    if loaded.config.task != "lm":
+    if loaded.config.model.kind != "decoder":
         raise UserError(
             f"{run} learnt the task {loaded.config.task!r}, which has no text to continue; "
             f"use `minilong translate {run}`"
         )
     # The line break that ends a piped line is no part of the prompt: `echo "It was" | minilong generate ...`.
-    start = read_stdin().removesuffix("\n") if prompt == "-" else prompt
-    pieces = generate(loaded, start, length=length, temperature=temperature, top_k=top_k, top_p=top_p, seed=seed)
+    starts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts or ("",)]
+    loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
+    remembered = memory_of(loaded, memory, window=window, sinks=sinks)
+    if len(starts) > 1:
+        texts = generate_batch(
+            loaded,
+            starts,
+            length=length,
+            temperature=temperature,
+            top_k=top_k,
+            top_p=top_p,
+            seed=seed,
+            memory=remembered,
+        )
+        for start, text in zip(starts, texts, strict=True):
+            click.echo(start + text + "\n")
+        return
+    (start,) = starts
+    pieces = generate(
+        loaded,
+        start,
+        length=length,
+        temperature=temperature,
+        top_k=top_k,
+        top_p=top_p,
+        seed=seed,
+        memory=remembered,
+    )
     first = next(pieces, "")  # an unknown character in the prompt is reported before anything is printed
     click.echo(start + first, nl=False)
     for piece in pieces:

@@ -96,7 +96,7 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     time = f", about {duration(estimate.seconds)}" if estimate.seconds is not None else ""
     return [
         f"parameters  {count(estimate.parameters)}",
-        f"memory      about {size(total)} ({parts})",
+        f"memory      about {size(total)} ({parts}), and 70 MB for Python",
         f"work        {estimate.steps} steps{time}; {pace}",
     ]
 

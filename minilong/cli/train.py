@@ -21,8 +21,8 @@ from minilong.cli.output import duration, estimate_lines, from_command_line, sec
 from minilong.cli.progress import progress_report
 from minilong.cli.stopping import stop_requests
 from minilong.errors import UserError
-from minilong.models.config import NORMS, POSITIONS
-from minilong.train.config import TASKS, RunConfig
+from minilong.models.config import DEPTHS, KERNELS, MEMORIES, NORMS, POSITIONS, SCALINGS
+from minilong.train.config import RECALL_TASKS, TASKS, RunConfig
 from minilong.train.presets import layered
 
 if TYPE_CHECKING:
@@ -51,6 +51,13 @@ def _budget(_ctx: click.Context, _option: click.Parameter, written: str | None) 
 @click.option("--lr", type=float, help="Highest learning rate.")
 @click.option("--position", type=click.Choice(POSITIONS), help="Position encoding.")
 @click.option("--norm", type=click.Choice(NORMS), help="Normalise before or after each sub-layer.")
+@click.option("--attention", type=click.Choice(KERNELS), help="How attention is computed; all give the same numbers.")
+@click.option("--window", type=int, metavar="TOKENS", help="Keys that a query sees (0 = all before it).")
+@click.option("--sinks", type=int, metavar="TOKENS", help="First keys that stay visible in spite of the window.")
+@click.option("--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond rope_context.")
+@click.option("--rope-factor", type=float, help="How many times further they reach.")
+@click.option("--depth", type=click.Choice(DEPTHS), help="How a stack keeps what its derivative needs.")
+@click.option("--memory", type=click.Choice(MEMORIES), help="Recurrence over segments of the context.")
 @click.option("--layers", type=int, help="Layers of each stack.")
 @click.option("--width", type=int, help="Components of a token's vector.")
 @click.option("--threads", type=int, help="Replicas that share a batch (0 = cores available, at most 8).")
@@ -75,6 +82,13 @@ def command(
     lr: float | None,
     position: str | None,
     norm: str | None,
+    attention: str | None,
+    window: int | None,
+    sinks: int | None,
+    rope_scaling: str | None,
+    rope_factor: float | None,
+    depth: str | None,
+    memory: str | None,
     layers: int | None,
     width: int | None,
     threads: int | None,
@@ -98,6 +112,7 @@ def command(
       minilong train book.txt --budget 5m        your own text, for five minutes
       minilong train --task reverse --steps 500  an encoder-decoder on a generated task
       minilong train book.txt --layers 6 --set dropout=0.1 --dry-run
+      minilong train book.txt --context 4096 --batch 1 --window 512 --depth checkpoint
       minilong train --resume runs/book-1        go on where it stopped
     """
     if resume is not None:
@@ -117,6 +132,13 @@ def command(
             "model.context": context,
             "model.position": position,
             "model.norm": norm,
+            "model.attention": attention,
+            "model.window": window,
+            "model.sinks": sinks,
+            "model.rope_scaling": rope_scaling,
+            "model.rope_factor": rope_factor,
+            "model.depth": depth,
+            "model.memory": memory,
             "model.layers": layers,
             "model.width": width,
             "train.steps": steps,
@@ -134,7 +156,7 @@ def command(
             raise UserError("--replace overwrites the run that --out names; give --out RUN")
         from minilong.train import session as sessions
 
-        _check_memory(run)
+        check_memory(run)
         folder = out or free_folder(Path("runs"), run)
         session = sessions.start(run, folder, replace=replace, budget=budget)
 
@@ -218,6 +240,8 @@ def _next_command(config: RunConfig, path: Path) -> str:
     run = shlex.quote(str(path))
     if config.task == "lm":
         return f'minilong generate {run} --prompt "..."'
+    if config.task in RECALL_TASKS:
+        return f"minilong evaluate {run} --context {config.model.context},{2 * config.model.context}"
     return f'minilong translate {run} "..."'
 
 
@@ -237,7 +261,7 @@ def bare(value: Any) -> str:
     return f"{value:g}" if isinstance(value, float) else str(value).lower() if isinstance(value, bool) else str(value)
 
 
-def _check_memory(config: RunConfig) -> None:
+def check_memory(config: RunConfig) -> None:
     """Refuse a run that this machine's memory cannot hold, before anything is allocated."""
     from minilong.train.estimate import describe
 
@@ -248,5 +272,5 @@ def _check_memory(config: RunConfig) -> None:
     if needed > present:
         raise UserError(
             f"this run needs about {size(needed)} of memory and the machine has {size(present)}; "
-            "lower --batch, --context, --width or --layers, or set accumulate"
+            "lower --batch, --context, --width or --layers, or give --depth checkpoint or --set accumulate=N"
         )

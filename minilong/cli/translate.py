@@ -54,10 +54,13 @@ def command(
       minilong translate runs/libreoffice_help-1 --beam 4 < sentences.txt > translated.txt
       minilong translate runs/reverse-1 abc --json
     """
+    from minilong.train.config import RECALL_TASKS
     from minilong.train.loaded import load
     from minilong.train.translate import translate
 
     loaded = load(run, weights)
+    if loaded.config.task in RECALL_TASKS:
+        raise UserError(f"{run} learnt the task {loaded.config.task!r}; use `minilong evaluate {run}`")
     if loaded.config.task == "lm":
         raise UserError(f"{run} learnt to continue a text; use `minilong generate {run}`")
     # A person who types wants each line answered; a file is faster in batches.

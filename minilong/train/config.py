@@ -17,7 +17,7 @@ from minilong.errors import UserError, did_you_mean
 from minilong.models.config import ModelConfig
 from minilong.models.fields import Rule, check_fields, rule_of, setting, show
 
-TASKS = ("lm", "translate", "copy", "reverse")
+TASKS = ("lm", "translate", "copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm", "passkey")
 TOKENIZERS = ("char", "byte", "bpe")
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
@@ -26,7 +26,17 @@ KIND_OF_TASK = {
     "translate": "encoder-decoder",
     "copy": "encoder-decoder",
     "reverse": "encoder-decoder",
+    "mqar": "decoder",
+    "induction": "decoder",
+    "selective-copy": "decoder",
+    "copy-lm": "decoder",
+    "passkey": "decoder",
 }
+RECALL_TASKS = ("mqar", "induction", "selective-copy", "copy-lm", "passkey")
+"""Tasks whose rows end in, or hold, answers that a causal model is to find in its context."""
+
+TEXTLESS = ("copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm")
+"""Tasks that read no text."""
 
 
 @dataclass(frozen=True)
@@ -39,6 +49,14 @@ class DataConfig:
     validation: float = setting(0.1, "share of the text, its end, that is held out", above=0, below=1)
     min_length: int = setting(1, "shortest sequence of a generated task, in tokens", least=1)
     max_length: int = setting(64, "longest sequence of a pair, in tokens; longer pairs are left out", least=1)
+    items: int = setting(
+        0, "mqar: pairs, selective-copy: tokens (0 = 8), passkey: numbers (0 = 1)", least=0, most=10_000
+    )
+    symbols: int = setting(0, "distinct symbols (0 = 256 for mqar, else 16)", least=0, most=20_000)
+    digits: int = setting(5, "digits of a passkey", least=1, most=100)
+    loss_on: str = setting(
+        "answer", "what a passkey run learns: the answer, or the whole text", choices=("answer", "text")
+    )
 
     def __post_init__(self) -> None:
         check_fields("data", self)
@@ -80,6 +98,12 @@ class TrainConfig:
                 "a batch cannot have more parts than sequences: lower it"
             )
 
+    @property
+    def inner_threads(self) -> int:
+        """Threads for attention inside each replica: more than one where a part of the batch has fewer rows."""
+        rows = -(-self.batch // self.accumulate)
+        return max(1, self.threads // rows)
+
 
 @dataclass(frozen=True)
 class RunConfig:
@@ -102,7 +126,7 @@ class RunConfig:
             raise UserError(
                 f"model.kind is {self.model.kind!r}, but task {self.task!r} needs {kind!r}; set model.kind = {kind!r}"
             )
-        if self.task in ("copy", "reverse") and self.data.text:
+        if self.task in TEXTLESS and self.data.text:
             raise UserError(
                 f"task {self.task!r} generates its data, but data.text names {show(self.data.text[0])}; "
                 "leave out the text, or use --task lm"
@@ -116,7 +140,9 @@ class RunConfig:
     def resolved(self) -> RunConfig:
         """The same run with every value that a zero stands for written out."""
         train = replace(self.train, threads=self.train.threads or available_threads())
-        return replace(self, model=self.model.resolved(), train=train)
+        items = self.data.items or (1 if self.task == "passkey" else 8)
+        data = replace(self.data, items=items, symbols=self.data.symbols or (256 if self.task == "mqar" else 16))
+        return replace(self, data=data, model=self.model.resolved(), train=train)
 
     def to_dict(self) -> dict[str, Any]:
         """Nested plain values: `task`, and a table for each section. Tuples become lists."""

@@ -1,7 +1,6 @@
-"""What a run will need, from its configuration alone: parameters and memory by part.
+"""What a run will need, from its configuration alone: parameters, and memory by part as the ledger has it.
 
-Activations are those that the derivative keeps, counted from the primitives that the layers are made of, plus the
-cotangents at the widest place. Time is measured, not predicted: see `Session`.
+Time is measured, not predicted: see `Session`.
 """
 
 from __future__ import annotations
@@ -9,9 +8,10 @@ from __future__ import annotations
 from dataclasses import dataclass
 
 from minilong.models.config import ModelConfig
+from minilong.positions.t5 import BUCKETS
 from minilong.train.config import RunConfig
+from minilong.train.ledger import FLOAT, Needs, Work, gradient_needs
 
-FLOAT = 4  # bytes
 USUAL_VOCABULARY = {"char": 100, "byte": 260}
 
 
@@ -30,27 +30,48 @@ class Estimate:
 def describe(config: RunConfig, vocabulary: int | None) -> Estimate:
     """Parameters and memory without building anything; a usual vocabulary where it is not known yet."""
     config = config.resolved()
-    if vocabulary is None:
-        vocabulary = USUAL_VOCABULARY.get(config.data.tokenizer, config.data.vocabulary)
+    vocabulary = usual_vocabulary(config) if vocabulary is None else vocabulary
     parameters = count_parameters(config.model, vocabulary)
     threads = config.train.threads
-    pairs = config.model.kind == "encoder-decoder"
-    length = config.data.max_length + 1 if pairs else config.model.context
-    rows = -(-config.train.batch // config.train.accumulate)
+    replicas = threads // config.train.inner_threads
+    needs = share_needs(config, vocabulary, parameters)
     memory = {
         "parameters": FLOAT * parameters,
-        "gradients": FLOAT * parameters * (threads + 1),  # one flat vector a replica, and the arrays of the one in work
+        "gradients": FLOAT * parameters * replicas,  # one flat vector a replica
         "optimizer": 2 * FLOAT * parameters,
-        "activations": FLOAT * rows * length * activations_per_token(config.model, vocabulary, length),
+        "activations": sum(needs.kept.values()) * replicas,
+        "at work": needs.work * replicas,
     }
     return Estimate(
         parameters=parameters,
         memory=memory,
         steps=config.train.steps,
         seconds=None,
-        tokens_per_step=config.train.batch * length,
+        tokens_per_step=config.train.batch * length_of(config),
         threads=threads,
     )
+
+
+def share_needs(config: RunConfig, vocabulary: int, parameters: int) -> Needs:
+    """What one replica's share of a batch needs. Where parts are accumulated, the last one's gradient is there."""
+    config = config.resolved()
+    part = -(-config.train.batch // config.train.accumulate)
+    inner = config.train.inner_threads
+    rows = -(-part // (config.train.threads // inner))
+    source = config.data.max_length if config.model.kind == "encoder-decoder" else 0
+    work = Work(rows, length_of(config), source, vocabulary, inner)
+    needs = gradient_needs(config.model, work, parameters)
+    return Needs(needs.kept, needs.work + (FLOAT * parameters if config.train.accumulate > 1 else 0))
+
+
+def length_of(config: RunConfig) -> int:
+    """Tokens that a sequence has at most."""
+    return config.data.max_length + 1 if config.model.kind == "encoder-decoder" else config.model.context
+
+
+def usual_vocabulary(config: RunConfig) -> int:
+    """Entries that a vocabulary has, about, where the text was not read yet."""
+    return USUAL_VOCABULARY.get(config.data.tokenizer, config.data.vocabulary)
 
 
 def count_parameters(config: ModelConfig, vocabulary: int) -> int:
@@ -61,28 +82,14 @@ def count_parameters(config: ModelConfig, vocabulary: int) -> int:
     attention = 2 * width * width + 2 * width * kv + (2 * width + 2 * kv if config.bias else 0)
     matrices = 3 if config.activation == "swiglu" else 2
     feed_forward = matrices * width * hidden + ((matrices - 1) * hidden + width if config.bias else 0)
-    layer = attention + feed_forward + 2 * norm
+    relative = 2 * width + width * width if config.position == "xl" else 0
+    layer = attention + relative + feed_forward + 2 * norm
     final = norm if config.norm == "pre" else 0
-    total = config.layers * layer + final
+    stack = config.layers * layer + final + (BUCKETS * config.heads if config.position == "t5" else 0)
+    total = stack
     if config.kind == "encoder-decoder":
-        total += config.layers * (layer + attention + norm) + final
+        total += stack + config.layers * (attention + norm)
+    if config.memory == "compressive" and config.compressor == "conv":
+        total += config.compression * width * width
     total += width * vocabulary * (1 if config.tied else 2)
     return total + (width * config.context if config.position == "learned" else 0)
-
-
-def activations_per_token(config: ModelConfig, vocabulary: int, length: int) -> int:
-    """Numbers kept per token for the derivative: what each layer's primitives name, and the widest cotangents."""
-    config = config.resolved()
-    width, hidden, weights = config.width, config.feed_forward, config.heads * length
-    attention = 7 * width + weights  # norm: 2; query, key, value; weights; output before and after the heads are merged
-    # The input of the last matrix and what the activation keeps: for relu and silu its value, which is that input.
-    wide = {"relu": 1, "silu": 2, "swiglu": 4}.get(config.activation, 3)
-    if config.dropout:
-        wide += 2 if config.activation in ("relu", "silu") else 1  # factors, and where it was shared, the input anew
-    feed_forward = 2 * width + wide * hidden
-    dropped = 2 * width if config.dropout else 0
-    layers = config.layers * (attention + feed_forward + dropped)
-    if config.kind == "encoder-decoder":
-        layers += config.layers * (2 * attention + feed_forward + dropped)
-    # The most at once: at the loss (logits and probabilities), or a moment later in the last feed-forward layer.
-    return layers + 3 * width + max(2 * vocabulary, 3 * hidden)

@@ -1,28 +1,35 @@
-"""How well a language model predicts a text: likelihood per token, per character and per byte."""
+"""How well a language model predicts a text: likelihood per token, per character and per byte, and by position."""
 
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
+from itertools import islice
+from typing import Any
 
 import numpy as np
 
-from minilong.data.batches import PackedWindows
+from minilong.autodiff import log_softmax
+from minilong.data.batches import IGNORE, LanguageBatch, PackedWindows
 from minilong.errors import UserError
 from minilong.nn.flat import Layout
 from minilong.objectives import causal_loss
+from minilong.train.adapt import adapt
 from minilong.train.config import available_threads
 from minilong.train.loaded import LoadedRun, finite
 from minilong.train.replicas import Replicas
 
-ROWS = 16
+ROWS, TOKENS = 16, 8192  # of a batch: a long context goes one row at a time
+CHUNK = 2048  # positions whose logits exist at once
 
 
 @dataclass(frozen=True)
 class Evaluation:
     """Nats per token, perplexity exp(nats), bits per character and byte of the text (`eq:bits`), and their counts.
 
-    `tokens` is the number predicted: every token of the text but the first.
+    `tokens` is the number predicted: every token of the text but the first. `positions` are the mean bits of a token
+    at each position of the window (`eq:per-position`), from how many tokens `position_tokens`.
     """
 
     nats_per_token: float
@@ -34,23 +41,50 @@ class Evaluation:
     bytes: int
     context: int
     stride: int
+    positions: tuple[float, ...] | None = None
+    position_tokens: tuple[int, ...] | None = None
 
 
-def evaluate(loaded: LoadedRun, text: str, *, stride: int | None = None) -> Evaluation:
+def evaluate(
+    loaded: LoadedRun,
+    text: str,
+    *,
+    stride: int | None = None,
+    context: int | None = None,
+    per_position: bool = False,
+    report: Callable[[int, int], None] = lambda done, of: None,
+) -> Evaluation:
     """Measure the model on a text. stride: how far the window advances; by default its length, so that windows do not
-    overlap. A smaller stride gives each token at least context - stride tokens before it, and takes longer.
-    UserError for a text without two tokens, a stride beyond the context, and a model that diverged."""
+    overlap. A smaller stride gives each token at least context - stride tokens before it, and takes longer. context:
+    another window than that of training, such as a longer one (extrapolation). report: (tokens done, tokens of all).
+    UserError for a text without two tokens, a stride beyond the context, a context that the model cannot read, and a
+    model that diverged."""
+    loaded = reading(loaded, context)
     context = loaded.config.model.context
     if stride is not None and not 1 <= stride <= context:
         raise UserError(f"the stride is {stride} and the context {context}; give 1 to {context}")
     ids = loaded.tokenizer.encode(text)
     windows = PackedWindows([ids], context, separator=None, partial=True)
-    with Replicas(available_threads(), Layout((), (), (), 0, 0)) as replicas:
-        parts = replicas.map(
-            lambda batch: (float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens),
-            list(windows.sequential(ROWS, stride)),
-        )
-    nats, tokens = float(finite(np.sum([loss for loss, _ in parts]))), sum(count for _, count in parts)
+    threads, width = available_threads(), min(context, len(ids) - 1)
+    sums, counts = np.zeros(width), np.zeros(width, np.int64)
+    nats, tokens = 0.0, 0
+
+    def measure(batch: LanguageBatch) -> tuple[Any, int]:
+        """The sum of a batch's losses, or the sums at each position."""
+        if per_position:
+            return token_losses(loaded.model, batch).sum(axis=0), batch.tokens
+        return float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens
+
+    with Replicas(threads, Layout((), (), (), 0, 0)) as replicas:
+        batches = windows.sequential(max(1, min(ROWS, TOKENS // context)), stride)
+        while group := list(islice(batches, threads)):
+            for batch, (losses, count) in zip(group, replicas.map(measure, group), strict=True):
+                nats, tokens = nats + float(np.sum(losses)), tokens + count
+                if per_position:
+                    sums += losses
+                    counts += (batch.targets != IGNORE).sum(axis=0)
+            report(tokens, len(ids) - 1)
+    finite(np.array(nats))
     # The first token has nothing before it and is not predicted: its characters are left out of the rates.
     share = tokens / len(ids)
     characters, size = len(text), len(text.encode())
@@ -64,4 +98,35 @@ def evaluate(loaded: LoadedRun, text: str, *, stride: int | None = None) -> Eval
         bytes=size,
         context=context,
         stride=stride or context,
+        positions=tuple((position_means(sums, counts) / math.log(2)).tolist()) if per_position else None,
+        position_tokens=tuple(counts.tolist()) if per_position else None,
     )
+
+
+def token_losses(model: Any, batch: LanguageBatch) -> np.ndarray:
+    """Nats of each target (b, t) in float64, 0 where a target does not count. Logits exist a chunk at a time only."""
+    hidden = model.hidden(batch.inputs, segments=batch.segments)
+    losses: np.ndarray = np.zeros(batch.targets.shape)
+    for first in range(0, losses.shape[1], CHUNK):
+        part = slice(first, first + CHUNK)
+        targets = batch.targets[:, part]
+        likelihoods = log_softmax(model.logits(hidden[:, part]))
+        taken = np.take_along_axis(likelihoods, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
+        losses[:, part] = np.where(targets == IGNORE, 0.0, -taken)
+    return losses
+
+
+def position_means(sums: np.ndarray, counts: np.ndarray) -> np.ndarray:
+    """Mean loss at each position of the window (`eq:per-position`) from sums and counts (w,).
+
+    No count is 0: all of the first window counts. Weighted by the counts, the means average to the loss of the whole
+    text; windows that reach beyond its end, and those that overlap, count at some of their positions only.
+    """
+    return np.asarray(sums / counts)
+
+
+def reading(loaded: LoadedRun, context: int | None) -> LoadedRun:
+    """The run with windows of this context. UserError where it predicts no text, or cannot read such windows."""
+    if loaded.config.model.kind != "decoder":
+        raise UserError(f"the run learnt the task {loaded.config.task!r}, which continues no text; choose another run")
+    return loaded if context is None else adapt(loaded, context=context)

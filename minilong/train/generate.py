@@ -2,14 +2,16 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 
 import numpy as np
 
-from minilong.data.vocabulary import FIRST
+from minilong.data.vocabulary import FIRST, Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
+from minilong.memory import Memory
 from minilong.train.loaded import LoadedRun, as_row, finite, one_blas_thread
+from minilong.train.reader import RaggedReader, Reader
 
 
 def generate(
@@ -21,27 +23,69 @@ def generate(
     top_k: int = 0,
     top_p: float = 1.0,
     seed: int = 0,
+    memory: Memory | None = None,
 ) -> Iterator[str]:
     """Pieces of text that continue the prompt, `length` tokens in all; the same seed gives the same text.
 
-    The model sees the last `context` tokens. Without a prompt it continues a line break. Special tokens are not drawn.
+    memory: what the model remembers of the text (`train.reader`). A model that remembers everything sees at most its
+    last `context` tokens, and at least half as many. Without a prompt it continues a line break. Special tokens are not
+    drawn.
     """
-    if loaded.config.task != "lm":
-        raise UserError(f"the run learnt the task {loaded.config.task!r}; use `minilong translate`")
-    tokenizer = loaded.tokenizer
-    ids = list(tokenizer.encode(prompt or "\n"))
+    tokenizer = _tokenizer(loaded)
+    tokens = as_row(tokenizer.encode(prompt or "\n"))
     numbers = Key.of(seed).fold("generate").generator()
     decoder = tokenizer.stream_decoder()
+    reader = Reader(loaded.model, memory)
     with one_blas_thread():
         for _ in range(length):
             with np.errstate(all="ignore"):  # `finite` says it in words
-                logits = loaded.model(as_row(np.array(ids[-loaded.model.context :])))[0, -1]
+                logits = reader.read(tokens)[0]
             token = choose(finite(logits), numbers, temperature=temperature, top_k=top_k, top_p=top_p)
-            ids.append(token)
+            tokens = as_row(np.array([token]))
             if piece := decoder.push(token):
                 yield piece
     if rest := decoder.flush():
         yield rest
+
+
+def generate_batch(
+    loaded: LoadedRun,
+    prompts: Sequence[str],
+    *,
+    length: int,
+    temperature: float = 0.8,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    seed: int = 0,
+    memory: Memory | None = None,
+) -> list[str]:
+    """The continuation of each prompt, all made together: each as `generate` makes it alone with the same seed.
+
+    UserError where prompts of several lengths do not fit (see `RaggedReader`).
+    """
+    tokenizer = _tokenizer(loaded)
+    encoded = [np.asarray(tokenizer.encode(prompt or "\n"), np.int32) for prompt in prompts]
+    numbers = [Key.of(seed).fold("generate").generator() for _ in prompts]
+    written: list[list[int]] = [[] for _ in prompts]
+    with one_blas_thread():
+        try:
+            reader = RaggedReader(loaded.model, encoded, memory)
+            tokens = reader.prompts
+            for _ in range(length):
+                with np.errstate(all="ignore"):
+                    logits = finite(reader.read(tokens))
+                for row, own, text in zip(logits, numbers, written, strict=True):
+                    text.append(choose(row, own, temperature=temperature, top_k=top_k, top_p=top_p))
+                tokens = np.array([text[-1:] for text in written], np.int32)
+        except ValueError as error:
+            raise UserError(f"{error}; give the prompts one at a time, or a shorter --length") from error
+    return [tokenizer.decode(text) for text in written]
+
+
+def _tokenizer(loaded: LoadedRun) -> Tokenizer:
+    if loaded.config.model.kind != "decoder":
+        raise UserError(f"the run learnt the task {loaded.config.task!r}; use `minilong translate`")
+    return loaded.tokenizer
 
 
 def choose(

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from minilong.optim import Schedule, clip
+from minilong.train.recall import task_accuracy
 from minilong.train.replicas import Abandoned, Replicas
 from minilong.train.run import RunFolder
 from minilong.train.translate import exact_match
@@ -181,6 +182,8 @@ class _Loop:
         accuracy = None
         if not interrupted and s.config.task in ("copy", "reverse"):
             accuracy = exact_match(s.model, s.source.validation, s.source.tokenizer)
+        if not interrupted and s.source.answers:
+            accuracy = task_accuracy(s.model, s.source.answers, self.replicas).answers
         return Outcome(
             step=s.state.step,
             interrupted=interrupted,

@@ -43,7 +43,8 @@ def start(config: RunConfig, out: Path, *, replace: bool = False, budget: float 
     config = config.resolved()
     RunFolder.check_free(Path(out), replace=replace)
     source = open_source(config)
-    vector, model, layout = flatten(build(config.model, source.tokenizer.size, Key.of(config.train.seed)))
+    key, inner = Key.of(config.train.seed), config.train.inner_threads
+    vector, model, layout = flatten(build(config.model, source.tokenizer.size, key, threads=inner))
     session = Session(config, source, vector, model, layout, Path(out), replace=replace)
     session.measure(budget)
     return session
@@ -110,7 +111,7 @@ class Session:
     def measure(self, budget: float | None) -> None:
         """Time a few steps without updating anything; with a budget, derive the number of steps from it."""
         threads, batches = self.config.train.threads, self.source.validation
-        with Replicas(threads, self.layout) as replicas:
+        with self.replicas() as replicas:
             self.gradient(replicas, self.state.step)  # slower than those that follow: it asks the system for memory
             begin, trials = time.perf_counter(), 0
             while trials < TRIALS and time.perf_counter() - begin < LONGEST_TRIAL:
@@ -136,8 +137,13 @@ class Session:
         the last save, which is finite, then stays."""
         if self.folder is None:
             self.folder = RunFolder.create(self.path, replace=self.replace)
-        with self.folder, Replicas(self.config.train.threads, self.layout, should_stop=should_stop) as replicas:
+        with self.folder, self.replicas(should_stop) as replicas:
             return train_loop(self, self.folder, replicas, report, should_stop)
+
+    def replicas(self, should_stop: Callable[[], bool] = lambda: False) -> Replicas:
+        """As many replicas as a part of the batch has rows; the cores left over are for attention inside of each."""
+        train = self.config.train
+        return Replicas(train.threads // train.inner_threads, self.layout, should_stop=should_stop)
 
     def sample(self, length: int, prompt: str | None = None) -> str:
         """What the model writes now: a continuation, or an answer to a held-out source."""

@@ -11,13 +11,15 @@ from typing import Any
 from minilong.data.batches import LanguageBatch, PackedWindows, PairBatch, PairData
 from minilong.data.bpe import BpeTokenizer
 from minilong.data.corpora import read_pairs, read_texts, split_pairs, split_text
+from minilong.data.passkey import Passkey
+from minilong.data.recall import RecallTask, recall_task
 from minilong.data.tasks import TASKS, Task
 from minilong.data.tokenizers import ByteTokenizer, CharTokenizer
 from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
 from minilong.objectives import causal_loss, sequence_loss
-from minilong.train.config import RunConfig
+from minilong.train.config import RECALL_TASKS, RunConfig
 
 VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
 """About how much of what is held out the validations during training cover."""
@@ -25,7 +27,10 @@ VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
 
 @dataclass(frozen=True)
 class Source:
-    """The data of a run. `batch(step)` is a pure function; `fingerprint` changes with any character of the data."""
+    """The data of a run. `batch(step)` is a pure function; `fingerprint` changes with any character of the data.
+
+    answers: held-out rows of a recall task in which the answers alone are targets.
+    """
 
     tokenizer: Tokenizer
     loss: Callable[..., Any]
@@ -34,12 +39,15 @@ class Source:
     characters_per_token: float | None
     tokens_per_step: int
     fingerprint: str
+    answers: tuple[LanguageBatch, ...] = ()
 
 
 def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source:
     """Read and check everything that the run needs before anything is allocated. A resumed run brings its tokenizer."""
     if config.task == "lm":
         return _language(config, tokenizer)
+    if config.task in RECALL_TASKS:
+        return _recall(config, tokenizer)
     return _pairs(config, tokenizer) if config.task == "translate" else _generated(config)
 
 
@@ -84,7 +92,7 @@ def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
     )
     batches: list[LanguageBatch] = []
     counted = 0
-    for batch in valid.sequential(_validation_rows(size)):
+    for batch in valid.sequential(_validation_rows(size, context)):
         batches.append(batch)
         counted += batch.tokens
         if counted >= VALIDATION_TOKENS:
@@ -143,6 +151,44 @@ def _generated(config: RunConfig) -> Source:
     )
 
 
+def _recall(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
+    texts = read_texts(config.data.text) if config.task == "passkey" else []
+    task = open_recall_task(config, texts, tokenizer)
+    size, key = config.train.batch, _order_key(config)
+    rows = evaluation_rows(config.model.context)
+    answers = replace(task, whole=False) if isinstance(task, Passkey) else task
+    return Source(
+        tokenizer=task.tokenizer,
+        loss=causal_loss,
+        batch=lambda step: task.batch(step, size, key),
+        validation=tuple(task.sequential(rows)),
+        characters_per_token=None,
+        tokens_per_step=size * config.model.context,
+        fingerprint=_fingerprint(texts or [config.task]),
+        answers=tuple(answers.sequential(rows)),
+    )
+
+
+def open_recall_task(config: RunConfig, texts: list[str], tokenizer: Tokenizer | None = None) -> RecallTask:
+    """The recall task of a run. texts: for a passkey, the whole texts, whose ends are held out."""
+    config = config.resolved()
+    data, context = config.data, config.model.context
+    if config.task != "passkey":
+        return recall_task(config.task, context, data.items, data.symbols)
+    codec = tokenizer or train_tokenizer(config, texts)
+    parts = [_split(name, text, config) for name, text in zip(data.text, texts, strict=True)]
+    train, held = (codec.encode("\n".join(part)) for part in zip(*parts, strict=True))
+    whole = data.loss_on == "text"
+    return Passkey(
+        context, codec=codec, text=train, held_out_text=held, items=data.items, digits=data.digits, whole=whole
+    )
+
+
+def evaluation_rows(context: int) -> int:
+    """Rows of a batch that is only looked at: few enough that a long context goes one row at a time."""
+    return max(1, min(32, 8192 // context))
+
+
 def _sequences(
     tokenizer: Tokenizer, batch: Callable[[int], PairBatch], validation: list[PairBatch], fingerprint: str
 ) -> Source:
@@ -166,8 +212,9 @@ def validation_text_pairs(config: RunConfig) -> list[tuple[str, str]]:
     return split_pairs(pairs, config.data.validation, config.train.seed)[1]
 
 
-def _validation_rows(batch: int) -> int:
-    return max(batch, 32)
+def _validation_rows(batch: int, context: int = 1) -> int:
+    """Rows of a validation batch: more than a step has where they are short, never more tokens than 32 x 256."""
+    return max(batch, min(32, 8192 // context))
 
 
 def _order_key(config: RunConfig) -> Key:
@@ -181,3 +228,10 @@ def sample_source(config: RunConfig) -> str:
         return fitting[0] if fitting else ""
     task = generated_task(config)
     return task.tokenizer.decode(next(task.sequential(1)).source[0])
+
+
+def sample_row(config: RunConfig, tokenizer: Tokenizer) -> LanguageBatch:
+    """A held-out row of a recall run, the answers alone as targets."""
+    texts = read_texts(config.data.text) if config.task == "passkey" else []
+    task = open_recall_task(config, texts, tokenizer)
+    return next((replace(task, whole=False) if isinstance(task, Passkey) else task).sequential(1, 1))

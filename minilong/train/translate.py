@@ -28,7 +28,7 @@ def translate(
 ) -> list[str]:
     """The answers to some sentences. beam: hypotheses kept (1: greedy). UserError for an empty or too long sentence,
     and for one with a character that the run does not know; `first` is the number of the first one in such an error."""
-    if loaded.config.task == "lm":
+    if loaded.config.model.kind == "decoder":
         raise UserError("the run learnt to continue a text; use `minilong generate`")
     limit = loaded.config.data.max_length
     longest = min(max_length or limit, loaded.model.context)

@@ -17,7 +17,7 @@ from minilong.cli import COMMANDS, main
 
 # Options whose value a program cannot call wrong before it opens a run: any text is a prompt, and paths are checked
 # when they are used (test_cli_train.py).
-FREE = {"--prompt", "--out", "--resume", "--json", "--html"}
+FREE = {"--prompt", "--out", "--resume", "--json", "--html", "--plot"}
 WRONG = {"--preset": "smal", "--set": "layers", "--config": "missing.toml"}
 
 

@@ -131,7 +131,7 @@ def test_everything_is_said_before_the_start_and_the_next_command_at_the_end(sta
         "layers=2 width=32",
         "steps=200 batch=16",
         "parameters  0.83M",
-        "memory      about 3.0 MB (parameters 1.0 MB, activations 2.0 MB)",
+        "memory      about 3.0 MB (parameters 1.0 MB, activations 2.0 MB), and 70 MB for Python",
         "work        20 steps, about 3m07s; 2.0k tokens a step, 2 threads",
         "run         runs/pride_and_prejudice-1",
         " 1/20   5%  loss 1.500  41.2k tok/s  12s, 3m07s left",

@@ -222,3 +222,18 @@ def test_a_signal_saves_within_two_seconds_and_the_run_goes_on(folder: Path, boo
     step = json.loads(call("info", path, "--json").stdout)["step"]
     assert step > 0
     assert call("train", "--resume", path, "--dry-run").exit_code == 0
+
+
+def test_generate_with_another_memory_or_several_prompts(run: Path) -> None:
+    long = call(
+        "generate", run, "--prompt", "the", "--memory", "window", "--window", "5", "--sinks", "1", "--length", "60"
+    )
+    assert long.exit_code == 0
+    assert len(long.stdout) == len("the") + 60 + 1
+    together = call("generate", run, "--prompt", "the", "--prompt", "a dog", "--length", "3")
+    alone = [call("generate", run, "--prompt", prompt, "--length", "3").stdout for prompt in ("the", "a dog")]
+    assert together.stdout == alone[0] + "\n" + alone[1] + "\n"
+    scaled = call("generate", run, "--rope-scaling", "yarn", "--rope-factor", "4", "--length", "20")
+    assert scaled.exit_code == 0
+    assert "belong to --memory window" in assert_one_line(call("generate", run, "--memory", "full", "--window", "4"))
+    assert "give --rope-scaling pi" in assert_one_line(call("generate", run, "--rope-factor", "4"))

@@ -17,6 +17,7 @@ from minilong.models.fields import Rule
 from minilong.train.config import (
     KIND_OF_TASK,
     RULES,
+    TEXTLESS,
     DataConfig,
     RunConfig,
     TrainConfig,
@@ -66,10 +67,35 @@ def runs(draw: st.DrawFn) -> RunConfig:
         model["context"] = draw(st.integers(2, 10**9))
         data["max_length"] = min(data["max_length"], model["context"] - 1)
         data["min_length"] = min(data["min_length"], data["max_length"])
-    if task in ("copy", "reverse"):
+    if task in TEXTLESS:
         data["text"] = ()
+    repair_stream(model)
     train["accumulate"] = min(train["accumulate"], train["batch"])
     return RunConfig(task, DataConfig(**data), ModelConfig(**model), TrainConfig(**train))
+
+
+def repair_stream(model: dict[str, Any]) -> None:
+    """Make what a model remembers, its positions and its depth fit together."""
+    if model["kind"] != "decoder":
+        model |= {"window": 0, "memory": "none"}
+    if model["memory"] != "none":
+        model |= {"window": 0, "depth": "stored"}
+        if model["position"] in ("sinusoidal", "cas", "learned"):
+            model["position"] = "rotary"
+    if model["memory"] == "compressive":
+        model["compression"] = min(model["compression"], 1000)
+        model |= {"segment": 3 * model["compression"], "memory_length": 2 * model["compression"]}
+        model["position"] = "alibi" if model["position"] == "xl" else model["position"]
+    if not model["window"]:
+        model["sinks"] = 0
+    if model["depth"] in ("reversible", "momentum"):
+        model["norm"] = "pre"
+    if model["position"] == "xl":
+        model["attention"] = "auto"
+    streaming = model["window"] or model["memory"] != "none"
+    short = (model["rope_context"] or model["context"]) < 7
+    if model["position"] != "rotary" or (streaming and model["rope_scaling"] == "dynamic") or short:
+        model["rope_scaling"] = "none"
 
 
 @given(runs())

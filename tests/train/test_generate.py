@@ -16,8 +16,11 @@ from tiny_runs import COPY, SMALL, untrained
 from minilong.data.tokenizers import ByteTokenizer
 from minilong.data.vocabulary import FIRST
 from minilong.errors import UserError
+from minilong.memory import Full, Window
+from minilong.nn.models import Stream
+from minilong.nn.past import Past
 from minilong.train.config import RunConfig
-from minilong.train.generate import choose, generate
+from minilong.train.generate import choose, generate, generate_batch
 from minilong.train.loaded import LoadedRun
 
 LETTERS = "abcdefghij \n"
@@ -32,6 +35,28 @@ def model(text: str = LETTERS, **changes: Any) -> LoadedRun:
 
 def written(loaded: LoadedRun, prompt: str = "ab", **options: Any) -> str:
     return "".join(generate(loaded, prompt, **({"length": 20} | options)))
+
+
+class Speaker:
+    """A model that says the next token of its script, whatever it reads, and reports each reading."""
+
+    context = 100
+
+    def __init__(self, script: list[int], report: Any = lambda: None) -> None:
+        self.script, self.report = script, report
+
+    def start(self, memory: Any = None) -> Stream:
+        return Stream((Past(Full()),))
+
+    def extend(self, tokens: np.ndarray, stream: Stream) -> np.ndarray:
+        self.report()
+        stream.seen += tokens.shape[1]
+        return np.full((1, 1, 1), stream.seen)
+
+    def logits(self, hidden: np.ndarray) -> np.ndarray:
+        logits = np.zeros((1, 1, 260), np.float32)
+        logits[0, 0, self.script[(int(hidden[0, 0, 0]) - 1) % len(self.script)]] = 50
+        return logits
 
 
 class Fixed:
@@ -130,8 +155,9 @@ def test_a_choice_leaves_the_logits_as_they_are() -> None:
 def test_greedy_text_is_the_argmax_of_each_step() -> None:
     loaded = model()
     ids = list(loaded.tokenizer.encode("abc"))
-    for _ in range(15):  # more than the context
-        logits = loaded.model(np.array([ids[-8:]], np.int32))[0, -1].copy()
+    for written_so_far in range(15):  # more than the context of 8: then the text starts afresh from its last 4
+        seen = len(ids) if len(ids) <= 8 else 5 + (len(ids) - 9) % 4 if written_so_far else 8
+        logits = loaded.model(np.array([ids[-seen:]], np.int32))[0, -1].copy()
         logits[:FIRST] = -np.inf
         ids.append(int(logits.argmax()))
     expected = loaded.tokenizer.decode(ids[3:])
@@ -180,17 +206,7 @@ def test_bytes_come_out_as_whole_characters() -> None:
     chinese = "三国演义"
     script = ByteTokenizer().encode(chinese)
 
-    class Speaker:
-        """A model that says the next byte of its script, whatever it reads."""
-
-        context = 100
-
-        def __call__(self, tokens: np.ndarray) -> np.ndarray:
-            logits = np.zeros((1, tokens.shape[1], 260), np.float32)
-            logits[0, -1, script[(tokens.shape[1] - 1) % len(script)]] = 50
-            return logits
-
-    loaded = replace(model(), model=Speaker(), tokenizer=ByteTokenizer())
+    loaded = replace(model(), model=Speaker([int(i) for i in script]), tokenizer=ByteTokenizer())
     assert list(generate(loaded, "a", length=12)) == list(chinese)
     assert list(generate(loaded, "a", length=10)) == ["三", "国", "演", "\ufffd"]  # cut inside the fourth
     assert "".join(generate(loaded, "a", length=24)) == chinese * 2
@@ -198,17 +214,10 @@ def test_bytes_come_out_as_whole_characters() -> None:
 
 def test_one_blas_thread_while_it_writes_and_as_many_as_before_afterwards() -> None:
     seen: list[int] = []
-
-    class Watching:
-        context = 8
-
-        def __call__(self, tokens: np.ndarray) -> np.ndarray:
-            seen.append(blas_threads())
-            return np.zeros((1, tokens.shape[1], FIRST + len(LETTERS)), np.float32)
-
     before = blas_threads()
-    written(replace(model(), model=Watching()), length=3)
-    next(generate(replace(model(), model=Watching()), "a", length=3))  # given up after a piece
+    watching = Speaker([FIRST], lambda: seen.append(blas_threads()))
+    written(replace(model(), model=watching), length=3)
+    next(generate(replace(model(), model=watching), "a", length=3))  # given up after a piece
     assert seen == [1] * 4
     assert blas_threads() == before
 
@@ -219,13 +228,39 @@ def blas_threads() -> int:
 
 def test_the_first_piece_comes_before_the_rest_is_computed() -> None:
     calls: list[int] = []
-
-    class Counting:
-        context = 8
-
-        def __call__(self, tokens: np.ndarray) -> np.ndarray:
-            calls.append(1)
-            return np.zeros((1, tokens.shape[1], FIRST + len(LETTERS)), np.float32)
-
-    assert next(generate(replace(model(), model=Counting()), "a", length=1000))
+    assert next(generate(replace(model(), model=Speaker([FIRST], lambda: calls.append(1))), "a", length=1000))
     assert len(calls) == 1
+
+
+# Memories, and several prompts
+
+
+def test_a_window_goes_on_where_the_context_ends() -> None:
+    loaded = model(model__context=16)
+    window = Window(5, 2)
+    text = written(loaded, "abc", length=40, temperature=0, memory=window)
+    ids = list(loaded.tokenizer.encode("abc" + text))
+    stream = loaded.model.start(window)
+    logits = loaded.model.logits(loaded.model.extend(np.array([ids], np.int32), stream))[0]
+    logits[:, :FIRST] = -np.inf
+    assert [int(row.argmax()) for row in logits[2:-1]] == ids[3:]
+    assert written(loaded, "abc", length=12, temperature=0) == written(
+        loaded, "abc", length=12, temperature=0, memory=Window(16)
+    )
+
+
+@pytest.mark.parametrize("memory", [None, Full(), Window(5)])
+def test_prompts_together_are_continued_as_each_alone(memory: Any) -> None:
+    loaded = model(model__context=32)
+    prompts = ["a", "bcd", "abcdefghij", ""]
+    together = generate_batch(loaded, prompts, length=20, seed=3, temperature=1.0, memory=memory)
+    alone = [written(loaded, prompt, length=20, seed=3, temperature=1.0, memory=memory) for prompt in prompts]
+    assert together == alone
+
+
+def test_prompts_together_are_refused_where_they_do_not_fit() -> None:
+    with pytest.raises(UserError, match="longer than the context of 8 tokens; give the prompts one at a time"):
+        generate_batch(model(), ["a", "abc"], length=20)
+    with pytest.raises(UserError, match="no common first tokens, so there can be no sinks"):
+        generate_batch(model(), ["a", "abc"], length=2, memory=Window(4, 2))
+    assert len(generate_batch(model(), ["abc", "bcd"], length=20)[0]) == 20  # of one length: they start afresh together

@@ -1,0 +1,158 @@
+"""The memory ledger: bytes that a gradient and a cache need, from the configuration alone (`eq:ledger`).
+
+What the derivative keeps is counted part by part (`ledger_layers.py`). What is at work beside it is that of the widest
+of four moments: the loss; the last layer's feed-forward network and its attention, on the way back; and the end, when
+all gradients are there. `minilong ledger` prints the figures beside those of a real step (`ledger_measure.py`), and
+tests hold them within 15%.
+"""
+
+from __future__ import annotations
+
+from collections import Counter
+from dataclasses import dataclass
+
+from minilong.autodiff.projected import BLOCK, chunk_rows
+from minilong.memory import Full, Window
+from minilong.models.build import memory
+from minilong.models.config import ModelConfig
+from minilong.nn.depth import group_size
+from minilong.nn.fixed_point import store_words
+from minilong.train import ledger_layers as of
+
+FLOAT, WORD = 4, 8
+GRAPH = 20_000
+"""Bytes of Python objects that a layer's nodes take, whatever its size."""
+INTERPRETER = 70_000_000
+"""Bytes that Python, NumPy and the other libraries take before there is any array."""
+
+PARTS = ("attention", "products", "activations", "norms", "dropout", "positions", "depth")
+"""What is kept: heads and scores; inputs of matrix products; inside the feed-forward network; normalised rows; what
+was dropped; angles; and what stands for layers that are computed again."""
+
+
+@dataclass(frozen=True)
+class Work:
+    """What is differentiated at once: `rows` sequences of `length` tokens, and for an encoder of `source` tokens.
+
+    threads: as many as attention uses inside.
+    """
+
+    rows: int
+    length: int
+    source: int
+    vocabulary: int
+    threads: int = 1
+
+    @property
+    def tokens(self) -> int:
+        """Tokens that are predicted."""
+        return self.rows * self.length
+
+
+@dataclass(frozen=True)
+class Needs:
+    """Bytes of one gradient: what is `kept` for the derivative, by part, and what is at `work` beside it."""
+
+    kept: dict[str, int]
+    work: int
+
+    @property
+    def peak(self) -> int:
+        """The most at once."""
+        return sum(self.kept.values()) + self.work
+
+
+def gradient_needs(config: ModelConfig, work: Work, parameters: int) -> Needs:
+    """What the gradient of one share of a batch needs, beside the parameters and the vector it is copied into."""
+    c = config.resolved()
+    branches = layer(c, work)
+    kept = stacks(c, work) + ends(c, work)
+    held, stream, table = of.total(kept), FLOAT * work.tokens * c.width, FLOAT * c.width * work.vocabulary
+    # Where layers are computed again, their inputs stay to the end, and so the gradients of all others are there too.
+    carried = (table if c.depth == "stored" else FLOAT * parameters) + cotangents(c) * stream
+    moments = [
+        held + 2 * stream + table + loss_work(c, work),
+        FLOAT * parameters + 2 * table + 2 * stream,
+    ]
+    for i, branch in enumerate(branches):
+        moments.append(held + again(c, branches[: i + 1], branches[i + 1 :], stream) + carried + branch.work)
+    return Needs({name: kept[name] for name in PARTS if kept[name]}, max(moments) - held + GRAPH * c.layers)
+
+
+def layer(c: ModelConfig, work: Work) -> list[of.Branch]:
+    """The branches of a layer of the (last) stack."""
+    branches = [of.pieces(c, work.rows, work.length, work.threads)]
+    if c.kind == "encoder-decoder":
+        branches.append(of.attention(c, work.rows, work.length, work.source, work.threads, own=False))
+    return [*branches, of.feed_forward(c, work.tokens)]
+
+
+def stacks(c: ModelConfig, work: Work) -> of.Parts:
+    """What all layers keep until the derivative comes to them."""
+    kept = stack(c, layer(c, work), FLOAT * work.tokens * c.width)
+    if c.kind == "encoder-decoder":
+        tokens = work.rows * work.source
+        encoder = [of.attention(c, work.rows, work.source, work.source), of.feed_forward(c, tokens)]
+        kept += stack(c, encoder, FLOAT * tokens * c.width) + Counter(products=FLOAT * tokens * c.width)
+    return kept
+
+
+def stack(c: ModelConfig, branches: list[of.Branch], stream: int) -> of.Parts:
+    """What one stack keeps, by the way in which its depth is stored (`eq:depth-ledger`). stream: bytes of its rows."""
+    if c.depth == "stored":
+        return of.times(of.whole(*branches), c.layers)
+    words = 2 if c.depth == "reversible" else 3 + store_words(c.layers * len(branches), c.momentum)
+    streams = {"checkpoint": c.layers, "sqrt": of.groups_of(c.layers, group_size(c.layers))}
+    return Counter(depth=stream * streams.get(c.depth, words * WORD // FLOAT))
+
+
+def again(c: ModelConfig, done: list[of.Branch], undone: list[of.Branch], stream: int) -> int:
+    """Bytes that the last layer adds to what is kept when its branch `done[-1]` is differentiated; `undone` was.
+
+    Of stored layers it takes some away; of others it holds what was computed once more.
+    """
+    if c.depth == "stored":
+        return -of.total(of.whole(*undone))
+    if c.depth in ("reversible", "momentum"):
+        return of.total(done[-1].kept)
+    groups = group_size(c.layers) * stream if c.depth == "sqrt" else 0
+    return groups + of.total(of.whole(*done))
+
+
+def cotangents(c: ModelConfig) -> int:
+    """Arrays of the stream's size that are carried backward: its cotangent, and those that a reversible stack needs."""
+    return {"reversible": 4, "momentum": 5}.get(c.depth, 1)
+
+
+def ends(c: ModelConfig, work: Work) -> of.Parts:
+    """What is kept before and behind the layers: dropout of the embeddings, the last norms."""
+    tokens = work.tokens + (work.rows * work.source if c.kind == "encoder-decoder" else 0)
+    final = FLOAT * tokens * (c.width + 1) if c.norm == "pre" else 0
+    return Counter(norms=final, dropout=FLOAT * tokens * c.width if c.dropout else 0)
+
+
+def loss_work(c: ModelConfig, work: Work) -> int:
+    """What the chunked loss has at work: a chunk of logits, and parts of the products with it."""
+    rows = min(work.tokens, chunk_rows(work.vocabulary))
+    several = rows < work.tokens
+    block = min(BLOCK, work.vocabulary) * c.width if several else 0
+    return FLOAT * (rows * work.vocabulary + max(2 * rows * c.width, rows * c.width + block))
+
+
+def cache_bytes(config: ModelConfig, tokens: int, *, batch: int = 1) -> int:
+    """Bytes that a decoder's layers hold after one pass over `tokens` and one token more (`eq:cache-bytes`).
+
+    Keys and values of the key heads; with recurrence over segments, the layers' inputs instead.
+    """
+    c = config.resolved()
+    recurrence = memory(c)
+    if recurrence is not None:
+        return c.layers * recurrence.predicted_bytes(tokens, 1, FLOAT * batch * c.width)
+    kept = Window(c.window, c.sinks) if c.window else Full()
+    return c.layers * kept.predicted_bytes(tokens, 1, 2 * FLOAT * batch * c.kv_heads * c.head_width)
+
+
+def cache_bytes_per_token(config: ModelConfig) -> int:
+    """Bytes that each token adds, as long as none is forgotten."""
+    c = config.resolved()
+    return FLOAT * c.layers * (2 * c.kv_heads * c.head_width if c.memory == "none" else c.width)

@@ -1,0 +1,82 @@
+"""Reading a text token by token with a language model: what generation and streaming evaluation share."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Any
+
+import numpy as np
+
+from minilong.backend import Array
+from minilong.memory import Memory
+from minilong.nn.models import Stream
+
+CHUNK = 512
+"""Tokens of a prompt that are read at once: activations take the memory of a chunk, whatever the prompt's length."""
+
+
+class Reader:
+    """Texts (one a row) that a model reads on and on; `read` gives the logits after the last token.
+
+    memory: what is remembered; by default what the model was built with. A model that remembers everything is read to
+    its context at most: a text that is full starts afresh from the second half of what the model had seen. With a
+    window or a segment memory a text goes on for ever in constant memory.
+    """
+
+    def __init__(self, model: Any, memory: Memory | None = None, *, chunk: int = CHUNK) -> None:
+        self.model, self.memory, self.chunk = model, memory, chunk
+        self.stream: Stream = model.start(memory)
+        self.endless = self.stream.memory.card.constant_memory
+        self._recent = np.zeros((1, 0), np.int32)
+
+    def read(self, tokens: Array) -> np.ndarray:
+        """Read on: integers (b, t), t > 0 -> logits (b, vocabulary)."""
+        return self.model.logits(self.hidden(tokens))[:, -1]  # type: ignore[no-any-return]
+
+    def hidden(self, tokens: Array) -> np.ndarray:
+        """The same before the output projection, of the last token only: (b, 1, width)."""
+        if not self.endless:
+            tokens = self._within_context(tokens)
+        last = None
+        for first in range(0, tokens.shape[1], self.chunk):
+            last = self.model.extend(tokens[:, first : first + self.chunk], self.stream)
+        assert last is not None
+        return last[:, -1:]  # type: ignore[no-any-return]
+
+    def _within_context(self, tokens: Array) -> Array:
+        """What to read so that no text exceeds the context; starts afresh where it would."""
+        context = self.model.context
+        self._recent = np.concatenate([self._recent, tokens], axis=1) if self._recent.shape[1] else tokens
+        self._recent = self._recent[:, -context:]
+        if self.stream.seen + tokens.shape[1] <= context:
+            return tokens
+        if self.stream.seen:
+            self._recent = self._recent[:, -(context - context // 2) :]
+        self.stream = self.model.start(self.memory)
+        return self._recent
+
+
+class RaggedReader(Reader):
+    """Prompts of several lengths in one batch: shorter ones are padded in front, where nothing sees the padding.
+
+    The texts together may not exceed the context where the model remembers everything (ValueError), nor may there be
+    sinks, which are the first tokens of a text and so at another place in each row.
+    """
+
+    def __init__(self, model: Any, prompts: Sequence[Array], memory: Memory | None = None) -> None:
+        super().__init__(model, memory)
+        longest = max(map(len, prompts))
+        starts = np.array([longest - len(prompt) for prompt in prompts])
+        if starts.any():
+            self.stream = model.start(memory, starts)
+            if self.stream.memory.mask(0, 1).sinks:
+                raise ValueError("prompts of several lengths have no common first tokens, so there can be no sinks")
+        self.prompts = np.zeros((len(prompts), longest), np.int32)
+        for row, prompt in zip(self.prompts, prompts, strict=True):
+            row[longest - len(prompt) :] = prompt
+        self.starts = starts
+
+    def _within_context(self, tokens: Array) -> Array:
+        if self.starts.any() and self.stream.seen + tokens.shape[1] > self.model.context:
+            raise ValueError(f"prompts and texts together are longer than the context of {self.model.context} tokens")
+        return super()._within_context(tokens)

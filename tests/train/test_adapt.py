@@ -1,0 +1,101 @@
+"""A trained model with another reach: no weight changes, and what cannot work is refused in one line."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import numpy as np
+import pytest
+from tiny_runs import SMALL, untrained
+
+from minilong.autodiff.tree import named
+from minilong.errors import UserError
+from minilong.memory import Full, Segments, Window
+from minilong.train.adapt import adapt, memory_of
+from minilong.train.config import RunConfig
+from minilong.train.loaded import LoadedRun
+
+LETTERS = "abcdefghij \n"
+
+
+def model(**changes: Any) -> LoadedRun:
+    settings = SMALL | {"data.text": ("unread",)} | {f"model.{name}": value for name, value in changes.items()}
+    return untrained(RunConfig.from_flat(settings), LETTERS, scale=3.0)
+
+
+TOKENS = np.random.default_rng(0).integers(5, 12, (1, 30))
+
+
+@pytest.mark.parametrize("position", ["rotary", "alibi", "t5", "none", "xl", "sinusoidal"])
+def test_a_longer_context_changes_nothing_within_the_old_one(position: str) -> None:
+    loaded = model(position=position)
+    longer = adapt(loaded, context=64)
+    assert longer.model.context == longer.config.model.context == 64
+    np.testing.assert_array_equal(longer.model(TOKENS[:, :8]), loaded.model(TOKENS[:, :8]))
+    assert named(longer.model).keys() == named(loaded.model).keys()
+    for name, array in named(longer.model).items():
+        assert array is named(loaded.model)[name]
+
+
+@pytest.mark.parametrize("kind", ["pi", "ntk", "yarn", "dynamic"])
+def test_scaling_multiplies_the_context(kind: str) -> None:
+    loaded = model()
+    scaled = adapt(loaded, rope_scaling=kind, rope_factor=4.0)
+    assert scaled.model.context == 4 * loaded.model.context
+    assert scaled.model.scheme.scaling.context == loaded.model.context
+    within = np.array_equal(scaled.model(TOKENS[:, :8]), loaded.model(TOKENS[:, :8]))
+    assert within == (kind == "dynamic")  # it alone leaves short texts as they were
+    assert np.abs(scaled.model(TOKENS) - adapt(loaded, context=32).model(TOKENS)).max() > 1e-3
+
+
+def test_a_factor_of_one_is_the_model_itself() -> None:
+    loaded = model()
+    for kind in ("pi", "ntk", "yarn", "dynamic"):
+        same = adapt(loaded, rope_scaling=kind, rope_factor=1.0)
+        np.testing.assert_array_equal(same.model(TOKENS[:, :8]), loaded.model(TOKENS[:, :8]))
+
+
+def test_every_kernel_gives_the_same_numbers() -> None:
+    loaded = model(context=32)
+    whole = loaded.model(TOKENS)
+    for name in ("naive", "dense", "blockwise"):
+        np.testing.assert_allclose(adapt(loaded, attention=name).model(TOKENS), whole, rtol=0, atol=2e-5)
+
+
+@pytest.mark.parametrize(
+    ("changes", "wanted", "message"),
+    [
+        ({"position": "learned"}, {"context": 9}, "learned positions for 8 tokens and none beyond"),
+        ({}, {"rope_factor": 2.0}, "says how far, but not how"),
+        ({"position": "alibi"}, {"rope_scaling": "pi", "rope_factor": 2.0}, "model.position is 'alibi'"),
+        ({"window": 4}, {"rope_scaling": "dynamic", "rope_factor": 2.0}, "a window or memory forgets"),
+    ],
+)
+def test_what_cannot_be_extended_is_refused(changes: dict[str, Any], wanted: dict[str, Any], message: str) -> None:
+    with pytest.raises(UserError, match=message):
+        adapt(model(**changes), **wanted)
+
+
+def test_memories_by_name() -> None:
+    loaded = model()
+    assert memory_of(loaded) is None
+    assert memory_of(loaded, "full") == Full()
+    assert memory_of(loaded, "window") == Window(4, 4)
+    assert memory_of(loaded, window=5) == Window(5, 4)
+    assert memory_of(loaded, sinks=0) == Window(8)
+    assert memory_of(loaded, "xl") == Segments(4, 4)
+
+
+@pytest.mark.parametrize(
+    ("changes", "name", "sizes", "message"),
+    [
+        ({"position": "sinusoidal"}, "window", {}, "the run has sinusoidal positions"),
+        ({}, "full", {"window": 4}, "belong to --memory window, not to --memory full"),
+        ({"rope_scaling": "dynamic", "rope_factor": 2.0}, "window", {}, "dynamic scaling grows with the text"),
+    ],
+)
+def test_memories_that_do_not_fit_are_refused(
+    changes: dict[str, Any], name: str, sizes: dict[str, int], message: str
+) -> None:
+    with pytest.raises(UserError, match=message):
+        memory_of(model(**changes), name, **sizes)
