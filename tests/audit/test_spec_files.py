@@ -132,9 +132,11 @@ def test_a_primitives_block_takes_its_inputs_and_keywords() -> None:
 def test_references_exist() -> None:
     for equation in SPECS.equations.values():
         if equation.reference is not None:
-            module, _, name = equation.reference.rpartition(".")
-            path = ROOT / (module.replace(".", "/") + ".py")
-            assert f"def {name}(" in path.read_text("utf-8"), equation.id
+            *module, name = equation.reference.split(".")
+            if not ROOT.joinpath(*module).with_suffix(".py").exists():  # a method, of a class in a module
+                module.pop()
+            text = ROOT.joinpath(*module).with_suffix(".py").read_text("utf-8")
+            assert re.search(rf"^ *(def|class) {name}\b", text, re.MULTILINE), equation.id
 
 
 def test_readme_lists_every_file() -> None:

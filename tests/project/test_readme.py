@@ -21,6 +21,7 @@ from fenced import ROOT, blocks, run
 from minilong.audit.specs import read_specs
 from minilong.cli import COMMANDS
 from minilong.data.corpora import CORPORA, read_text
+from minilong.memory import CARDS
 from minilong.train.presets import preset_names
 
 README = (ROOT / "README.md").read_text("utf-8")
@@ -89,6 +90,12 @@ def test_readme_names_every_command_preset_and_text() -> None:
     assert not [name for name in CORPORA if f"`{name}`" not in README]
 
 
+def test_readme_shows_the_card_of_each_memory() -> None:
+    for name, card in CARDS.items():
+        can = (card.exact, card.beyond_window, card.constant_memory, card.trainable_through)
+        assert f"| {name} | {' | '.join('yes' if c else 'no' for c in can)} | {card.about} |" in README
+
+
 def test_readme_tells_the_exit_codes_of_the_help() -> None:
     told = run(["minilong", "--help"], ROOT).stdout.partition("Exit codes:")[2]
     codes = re.findall(r"^ +(\d+) ", told, re.MULTILINE)
@@ -110,7 +117,7 @@ def test_readme_counts_the_verdicts_on_the_article() -> None:
     verdicts = ("holds", "corrected", "reading", "unchecked")
     for row, entries in (
         ("statements, examples, numbers, code", list(specs.claims.values())),
-        ("printed formulas", [e for e in specs.equations.values() if e.verdict]),
+        ("formulas", [e for e in specs.equations.values() if e.verdict]),
     ):
         counts = [sum(entry.verdict == verdict for entry in entries) for verdict in verdicts]
         assert f"| {row} | {' | '.join(map(str, counts))} |" in README
