@@ -7,6 +7,7 @@ ever a training row, by construction: a parity or a sum, which no single positio
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Iterator
 from dataclasses import dataclass, replace
 from typing import ClassVar, Self
@@ -25,7 +26,7 @@ FILLER = FIRST
 
 
 @dataclass(frozen=True, eq=False)
-class RecallTask:
+class RecallTask(ABC):
     """Rows of `context` tokens with answers inside. Subclasses say how rows are made, and show them as text."""
 
     context: int
@@ -34,13 +35,13 @@ class RecallTask:
     description: ClassVar[str]
 
     @property
+    @abstractmethod
     def tokenizer(self) -> Tokenizer:
         """The tokenizer that shows rows as text."""
-        raise NotImplementedError
 
+    @abstractmethod
     def rows(self, count: int, key: Key, *, held_out: bool) -> tuple[Ids, Ids]:
         """`count` random rows: inputs and targets (count, context), IGNORE where nothing is asked."""
-        raise NotImplementedError
 
     def batch(self, step: int, size: int, key: Key) -> LanguageBatch:
         """The `size` training rows of a step, a function of (step, size, key)."""

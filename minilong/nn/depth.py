@@ -19,7 +19,6 @@ from typing import Any
 from minilong.autodiff import Tensor, checkpoint
 from minilong.autodiff.tree import leaves, rebuild
 from minilong.errors import did_you_mean
-from minilong.nn.fixed_point import store_words
 from minilong.nn.reversible import Branch, run_momentum, run_reversible
 
 DEPTHS = ("stored", "checkpoint", "sqrt", "reversible", "momentum")
@@ -121,26 +120,3 @@ def _at_once(steps: Sequence[Branch], x: Any, extras: Any, within: int) -> Any:
         return _checkpointed(again, within, x, now) if within else _through(again, x, now)
 
     return checkpoint(call)(x, *[given[i] for i in live])
-
-
-def kept_bytes(
-    depth: str, branches: int, *, itemsize: int = 4, per_layer: int = 1, momentum: float = 0.9, inner: float = 0.0
-) -> float:
-    """Bytes per element of x (token and width) that a stack holds at the peak of its derivative.
-
-    inner: bytes per element that the rules of one branch keep, x included; what a branch needs while it runs is not
-    counted. For `stored` that is all; the others keep what their names say, and hold one layer's inner at a time.
-    """
-    layers = math.ceil(branches / per_layer)
-    if depth == "stored":
-        return branches * inner
-    if depth == "checkpoint":
-        return layers * itemsize + per_layer * inner
-    if depth == "sqrt":
-        size = group_size(layers)
-        return (math.ceil(layers / size) + size) * itemsize + per_layer * inner
-    if depth == "reversible":
-        return 2 * 8 + 2 * itemsize + inner
-    if depth == "momentum":
-        return (3 + store_words(branches, momentum)) * 8 + 2 * itemsize + inner
-    raise ValueError(f"depth {depth!r}{did_you_mean(depth, DEPTHS)} is none of {', '.join(DEPTHS)}")

@@ -24,14 +24,16 @@ def adapt(
 ) -> LoadedRun:
     """The same weights in a model that reads `context` tokens at once, with rotary positions scaled.
 
-    With a factor alone the context grows by it. UserError for learned positions, which end at their table, and for
-    what the configuration refuses.
+    With a factor alone the context becomes the one that rotary positions were trained for, times it. UserError for
+    learned positions, which end at their table, and for what the configuration refuses.
     """
     old = loaded.config.model.resolved()
     if rope_factor is not None and rope_scaling is None and old.rope_scaling == "none":
         raise UserError("--rope-factor says how far, but not how; give --rope-scaling pi, ntk, dynamic or yarn")
+    if rope_scaling not in (None, "none") and rope_factor is None and old.rope_factor == 1:
+        raise UserError("--rope-scaling says how, but not how far; give --rope-factor 2, say")
     if context is None:
-        context = round(old.context * rope_factor) if rope_factor is not None else old.context
+        context = round(old.rope_context * rope_factor) if rope_factor is not None else old.context
     if context > old.context and old.position == "learned":
         raise UserError(
             f"the run has learned positions for {old.context} tokens and none beyond; give --context {old.context} "

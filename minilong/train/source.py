@@ -213,7 +213,7 @@ def validation_text_pairs(config: RunConfig) -> list[tuple[str, str]]:
 
 
 def _validation_rows(batch: int, context: int = 1) -> int:
-    """Rows of a validation batch: more than a step has where they are short, never more tokens than 32 x 256."""
+    """Rows of a validation batch: those of a step, or 32 where they are short (8,192 tokens in all)."""
     return max(batch, min(32, 8192 // context))
 
 

@@ -2,19 +2,16 @@
 
 from __future__ import annotations
 
-import gc
-import math
-import tracemalloc
-from collections.abc import Callable
 from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from peak_memory import peak
 
 from minilong.autodiff import grad, ops, vjp
 from minilong.autodiff.tree import leaves
-from minilong.nn.depth import DEPTHS, PLAIN, chain, kept_bytes, run, run_checkpointed, run_stored
+from minilong.nn.depth import DEPTHS, PLAIN, chain, run, run_checkpointed, run_stored
+from minilong.nn.fixed_point import store_words
 from minilong.nn.reversible import run_momentum, run_reversible
 
 
@@ -77,21 +74,6 @@ def test_unknown_ways_are_refused_with_a_hint() -> None:
         chain("momentum", [], np.ones(3))
     with pytest.raises(ValueError, match="every=0"):
         run_checkpointed([], np.ones(3), every=0)
-    with pytest.raises(ValueError, match="none of"):
-        kept_bytes("storde", 3)
-
-
-def peak(run_it: Callable[[], Any]) -> int:
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        with threadpool_limits(1):
-            run_it()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
 
 
 def growth(how: str, shallow: int, deep: int) -> float:
@@ -104,17 +86,15 @@ def growth(how: str, shallow: int, deep: int) -> float:
     return (at(deep) - at(shallow)) / x.size
 
 
-def test_memory_grows_as_predicted() -> None:
-    """Between 16 and 64 branches, by what `kept_bytes` says, within 15% (or a byte where nothing grows)."""
-    inner = 4 * 7.0  # the results of six tanh, and x, which the products share
-    for how in DEPTHS:
-        predicted = kept_bytes(how, 64, inner=inner) - kept_bytes(how, 16, inner=inner)
-        found = growth(how, 16, 64)
-        assert abs(found - predicted) <= max(0.15 * predicted, 1.0), f"{how}: {found} for {predicted}"
+def test_memory_grows_with_depth_as_each_way_promises() -> None:
+    """Bytes per element and branch, from 16 to 64 branches: all that the rules keep, one input, or next to nothing.
 
-
-def test_the_order_of_needs() -> None:
-    needs = [kept_bytes(how, 512, inner=80.0) for how in ("stored", "checkpoint", "sqrt", "momentum", "reversible")]
-    assert needs == sorted(needs, reverse=True)
-    assert kept_bytes("sqrt", 400) == (20 + 20) * 4
-    assert kept_bytes("checkpoint", 7, per_layer=2) == math.ceil(3.5) * 4
+    What whole models need is predicted by the ledger, and measured in its tests.
+    """
+    per_branch = {how: growth(how, 16, 64) / 48 for how in DEPTHS}
+    assert abs(per_branch["stored"] - 4 * 7.0) < 0.15 * 4 * 7.0  # six tanh, and x, which the products share
+    assert abs(per_branch["checkpoint"] - 4.0) < 0.6
+    assert per_branch["sqrt"] < 1.0
+    assert per_branch["reversible"] < 0.1
+    words = store_words(64, 0.9) - store_words(16, 0.9)
+    assert abs(per_branch["momentum"] - 8 * words / 48) < 0.1

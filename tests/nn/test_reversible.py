@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import gc
-import tracemalloc
 import weakref
 from collections.abc import Callable
 from itertools import count
@@ -11,7 +10,7 @@ from typing import Any
 
 import numpy as np
 import pytest
-from threadpoolctl import threadpool_limits
+from peak_memory import peak
 
 from minilong.attention import Mask, dense
 from minilong.audit.law import LAWS
@@ -168,20 +167,6 @@ def test_second_derivatives_go_through_the_stored_twin(gamma: float | None) -> N
     grid = 2.0**-40 * 1000 / 1e-3  # values move in steps of the grid, which differences divide by their own step
     assert abs(found - numeric.value) <= numeric.bound + grid
     assert abs(found) > 100 * grid
-
-
-def peak(run: Callable[[], Any]) -> int:
-    """Most bytes that `run` had at any moment."""
-    gc.collect()
-    tracemalloc.start()
-    try:
-        before = tracemalloc.get_traced_memory()[0]
-        tracemalloc.reset_peak()
-        with threadpool_limits(1):
-            run()
-        return tracemalloc.get_traced_memory()[1] - before
-    finally:
-        tracemalloc.stop()
 
 
 @pytest.mark.parametrize("gamma", [None, 0.9, 0.5])

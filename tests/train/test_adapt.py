@@ -48,6 +48,11 @@ def test_scaling_multiplies_the_context(kind: str) -> None:
     assert np.abs(scaled.model(TOKENS) - adapt(loaded, context=32).model(TOKENS)).max() > 1e-3
 
 
+def test_another_factor_counts_from_the_context_that_was_trained() -> None:
+    loaded = model(context=16, rope_scaling="yarn", rope_factor=2.0, rope_context=8)
+    assert adapt(loaded, rope_factor=4.0).model.context == 32
+
+
 def test_a_factor_of_one_is_the_model_itself() -> None:
     loaded = model()
     for kind in ("pi", "ntk", "yarn", "dynamic"):
@@ -67,6 +72,7 @@ def test_every_kernel_gives_the_same_numbers() -> None:
     [
         ({"position": "learned"}, {"context": 9}, "learned positions for 8 tokens and none beyond"),
         ({}, {"rope_factor": 2.0}, "says how far, but not how"),
+        ({}, {"rope_scaling": "pi"}, "says how, but not how far"),
         ({"position": "alibi"}, {"rope_scaling": "pi", "rope_factor": 2.0}, "model.position is 'alibi'"),
         ({"window": 4}, {"rope_scaling": "dynamic", "rope_factor": 2.0}, "a window or memory forgets"),
     ],
