@@ -7,14 +7,23 @@ vectors in place, block by block, so that a block stays in the processor's cache
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, field
+from collections.abc import Callable
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minilong.backend import array_module
 
-BLOCK = 1 << 15
+BLOCK = 1 << 16
+
+Each = Callable[[Callable[[slice], Any], int], list[Any]]
+"""Calls a function of a slice for consecutive parts of a vector of some size; the results in their order."""
+
+
+def in_one_part(f: Callable[[slice], Any], size: int) -> list[Any]:
+    """The whole vector at once."""
+    return [f(slice(0, size))]
 
 
 @dataclass
@@ -24,12 +33,6 @@ class AdamState:
     first: np.ndarray
     second: np.ndarray
     steps: int = 0
-    scratch: tuple[np.ndarray, np.ndarray] = field(init=False, repr=False)
-
-    def __post_init__(self) -> None:
-        xp = array_module(self.first)
-        n = min(BLOCK, max(1, self.first.size))
-        self.scratch = (xp.empty(n, self.first.dtype), xp.empty(n, self.first.dtype))
 
 
 @dataclass(frozen=True)
@@ -54,40 +57,64 @@ class Adam:
         return AdamState(xp.zeros_like(parameters), xp.zeros_like(parameters))
 
     def step(
-        self, state: AdamState, parameters: np.ndarray, gradient: np.ndarray, lr: float, *, decayed: int | None = None
+        self,
+        state: AdamState,
+        parameters: np.ndarray,
+        gradient: np.ndarray,
+        lr: float,
+        *,
+        decayed: int | None = None,
+        each: Each = in_one_part,
     ) -> None:
-        """Update `parameters` (n,) and `state` in place from `gradient` (n,), which is left as it is."""
-        xp: Any = array_module(parameters)
+        """Update `parameters` (n,) and `state` in place from `gradient` (n,), which is left as it is.
+
+        each: how the vector's parts are visited; `Replicas.each` shares them among threads, and no bit changes.
+        """
         state.steps += 1
+        decayed = parameters.size if decayed is None else decayed
+
+        def update(part: slice) -> None:
+            for start in range(part.start, part.stop, BLOCK):
+                block = slice(start, min(start + BLOCK, part.stop))
+                self._update(state, parameters, gradient, lr, block, max(decayed - start, 0))
+
+        each(update, parameters.size)
+
+    def _update(
+        self,
+        state: AdamState,
+        parameters: np.ndarray,
+        gradient: np.ndarray,
+        lr: float,
+        block: slice,
+        decayed: int,
+    ) -> None:
+        """One block, of which the first `decayed` parameters decay."""
+        xp: Any = array_module(parameters)
         correction1 = 1.0 - self.beta1**state.steps
         correction2 = 1.0 - self.beta2**state.steps
-        decayed = parameters.size if decayed is None else decayed
-        for start in range(0, parameters.size, BLOCK):
-            stop = min(start + BLOCK, parameters.size)
-            theta, g = parameters[start:stop], gradient[start:stop]
-            m, v = state.first[start:stop], state.second[start:stop]
-            a, b = (s[: stop - start] for s in state.scratch)
-            shrunk = min(max(decayed - start, 0), stop - start)
-            if self.weight_decay and shrunk:
-                if self.decoupled:
-                    theta[:shrunk] *= 1.0 - lr * self.weight_decay
-                else:
-                    xp.copyto(b, g)
-                    b[:shrunk] += self.weight_decay * theta[:shrunk]
-                    g = b
-            xp.multiply(g, g, out=a)  # before `b` is needed again: `g` may live there
-            a *= 1.0 - self.beta2
-            v *= self.beta2
-            v += a
-            xp.multiply(g, 1.0 - self.beta1, out=a)
-            m *= self.beta1
-            m += a
-            xp.multiply(v, 1.0 / correction2, out=a)
-            xp.sqrt(a, out=a)
-            a += self.eps
-            xp.divide(m, a, out=b)
-            b *= lr / correction1
-            theta -= b
+        theta, g, m, v = (x[block] for x in (parameters, gradient, state.first, state.second))
+        a, b = xp.empty_like(theta), xp.empty_like(theta)
+        if self.weight_decay and decayed:
+            if self.decoupled:
+                theta[:decayed] *= 1.0 - lr * self.weight_decay
+            else:
+                xp.copyto(b, g)
+                b[:decayed] += self.weight_decay * theta[:decayed]
+                g = b
+        xp.multiply(g, g, out=a)  # before `b` is needed again: `g` may live there
+        a *= 1.0 - self.beta2
+        v *= self.beta2
+        v += a
+        xp.multiply(g, 1.0 - self.beta1, out=a)
+        m *= self.beta1
+        m += a
+        xp.multiply(v, 1.0 / correction2, out=a)
+        xp.sqrt(a, out=a)
+        a += self.eps
+        xp.divide(m, a, out=b)
+        b *= lr / correction1
+        theta -= b
 
 
 def clip(gradient: np.ndarray, max_norm: float) -> float:

@@ -13,14 +13,6 @@ from minilong.attention.naive import naive
 KERNELS: dict[str, Callable[..., Any]] = {"auto": auto, "dense": dense, "blockwise": blockwise, "naive": naive}
 """By the name that a configuration uses."""
 
-
-def kernel_of(name: str, threads: int = 1) -> Callable[..., Any]:
-    """The kernel of a name. threads: as many as one long sequence may use."""
-    if name == "auto":
-        return Auto(Blockwise(threads=threads))
-    return Blockwise(threads=threads) if name == "blockwise" else KERNELS[name]
-
-
 __all__ = [
     "KERNELS",
     "Auto",
@@ -33,7 +25,6 @@ __all__ = [
     "auto",
     "blockwise",
     "dense",
-    "kernel_of",
     "merge",
     "naive",
 ]

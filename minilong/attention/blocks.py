@@ -6,36 +6,49 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+from minilong.attention.mask import Mask
 from minilong.backend import Array, workspace
+from minilong.backend.workers import granted_threads
 
 
 @dataclass(frozen=True)
 class Blocks:
-    """`rows` queries by `columns` keys at a time, `threads` at once."""
+    """`rows` queries by `columns` keys at a time, `threads` at once (None: as many as `grant_threads` grants)."""
 
-    threads: int = 1
+    threads: int | None = None
     rows: int = 256
     columns: int = 512
 
     def __post_init__(self) -> None:
-        if min(self.threads, self.rows, self.columns) < 1:
+        if min(1 if self.threads is None else self.threads, self.rows, self.columns) < 1:
             raise ValueError(f"blockwise: {self} must have at least one thread, row and column")
 
-    def shape(self, heads: int, t: int, window: int | None) -> tuple[int, int]:
-        """Queries and keys of a block where `heads` query heads of t queries share a key head and form one stack.
+    @property
+    def area(self) -> int:
+        """Scores that are computed at a time: two such blocks fill the processor's cache."""
+        return self.rows * self.columns
 
-        A stack of few rows, as in decoding, takes more keys at a time: the area is what fills the processor's cache. A
-        window is visited in blocks of a third of it, since each block of r queries reaches window + r keys.
+    def shape(self, heads: int, t: int, s: int, mask: Mask) -> tuple[int, int]:
+        """Queries and keys of a block where `heads` query heads of t queries on s keys form one stack.
+
+        A stack of few rows, as in decoding, takes more keys at a time. A window is visited in blocks of a third of it,
+        since each block of r queries reaches window + r keys; a short causal text in quarters, which see a quarter of
+        the keys, a half and so on.
         """
         heads = max(1, heads)
         rows = max(1, min(self.rows // heads, t))
-        if window is not None:
-            rows = min(rows, max(window // 3, 64))
-        return rows, max(self.columns, self.rows * self.columns // (heads * rows)) if rows < self.rows else self.columns
+        if mask.window is not None:
+            rows = min(rows, max(mask.window // 3, 64))
+        elif mask.causal and s <= self.columns:
+            rows = min(rows, max(t // 4, 64))
+            return rows, max(1, s)
+        columns = max(self.columns, self.area // (heads * rows)) if rows < self.rows else self.columns
+        return rows, max(1, min(columns, s))
 
     def workers(self, scores: int) -> int:
-        """Threads for a sweep over so many scores: starting them takes as long as a few hundred thousand."""
-        return self.threads if scores >= 1 << 18 else 1
+        """Threads for a sweep over so many scores: waking them takes as long as a hundred thousand."""
+        threads = granted_threads() if self.threads is None else self.threads
+        return threads if scores >= 1 << 18 else 1
 
 
 class Scratch:

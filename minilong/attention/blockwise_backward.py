@@ -11,14 +11,12 @@ import math
 from collections.abc import Iterator, Sequence
 from typing import Any
 
-import numpy as np
-
 from minilong.attention.bias import add_by_distance, diagonal_sums
 from minilong.attention.blocks import Blocks, Scratch
-from minilong.attention.layout import Layout
+from minilong.attention.layout import Layout, extent, token_major
 from minilong.attention.reach import Reach
-from minilong.attention.workers import share_out
-from minilong.backend import Array, workspace
+from minilong.backend import Array
+from minilong.backend.workers import share_out
 
 PANEL = 4096
 """Keys whose extended rows are held at a time: the copies then stay small beside the inputs, and near the processor."""
@@ -27,7 +25,7 @@ NEVER = 1e30
 """In place of an infinite log-sum-exp: exp(s - 1e30) is zero, and no infinity meets another."""
 
 FEW = 4
-"""With fewer key heads than this the queries of each are split in two, so that two threads have work."""
+"""With fewer groups of key heads than this the queries of each are split in two, so that two threads have work."""
 
 
 def sweep_backward(
@@ -49,21 +47,25 @@ def sweep_backward(
     q, k, v = layout.q, layout.k, layout.v
     r, t, d = q.shape[-3:]
     s, e = v.shape[-2:]
-    outer = layout.outer
-    stacks = [layout.stacked(xp, x) for x in (g, y, lse)]
-    rows, columns = blocks.shape(r, t, reach.mask.window)
-    columns = max(1, min(columns, s, PANEL))
+    stacks = [layout.stacked(x) for x in (g, y, lse)]
+    rows, columns = blocks.shape(r, t, s, reach.mask)
+    columns = min(columns, PANEL)
     starts = range(0, t, rows)
-    parts = 2 if 0 < len(items_of(xp, outer)) < FEW and len(starts) > 1 else 1
-    gq = xp.zeros((*layout.batch, t, d), q.dtype)
-    sums_k, sums_v = ([xp.zeros(x.shape, q.dtype) for _ in range(parts)] for x in (k, v))
+    groups = layout.groups(r * rows * columns, blocks.area, by_row=reach.by_row)
+    parts = 2 if 0 < len(groups) < FEW and len(starts) > 1 else 1
+    gq = token_major(xp, layout.batch, t, d, q.dtype)
+    gq[...] = 0
+    sums_k, sums_v = (
+        [_zeros(xp, layout.outer, x.shape[-2], x.shape[-1], q.dtype) for _ in range(parts)] for x in (k, v)
+    )
     width = 0 if layout.values is None or least is None else layout.values.shape[-1]
-    sums_b = [xp.zeros((*outer, r, width), q.dtype) for _ in range(parts)]
-    out = layout.stacked(xp, gq)
-    items = [(at, part) for at in items_of(xp, outer) for part in range(parts)]
+    sums_b = [xp.zeros((*layout.outer, r, width), q.dtype) for _ in range(parts)]
+    out = layout.stacked(gq)
+    items = [(at, part) for at in groups for part in range(parts)]
 
-    def work(items: Iterator[tuple[tuple[int, ...], int]]) -> None:
-        room = Room(xp, r * rows, columns, d, e, min(s, PANEL), q.dtype)
+    def work(items: Iterator[tuple[tuple[Any, ...], int]]) -> None:
+        heads = max((math.prod(extent(at)) for at in groups), default=0)
+        room = Room(xp, heads, r * rows, columns, d, e, min(s, PANEL), q.dtype)
         for at, part in items:
             arrays = [x[at] for x in (q, k, v, *stacks)]
             sums = (out[at], sums_k[part][at], sums_v[part][at], sums_b[part][at])
@@ -73,34 +75,33 @@ def sweep_backward(
 
     share_out(work, items, blocks.workers(math.prod(layout.batch) * t * s))
     gk, gv, gb = (_added(x) for x in (sums_k, sums_v, sums_b))
-    shared = len(outer) < len(layout.batch)
-    gk, gv = (x[..., None, :, :] if shared else x for x in (gk, gv))
     return gq, gk, gv, gb.reshape(*layout.batch, width) if width else None
 
 
-def items_of(xp: Any, outer: tuple[int, ...]) -> list[tuple[int, ...]]:
-    """Index of each key head."""
-    return list(np.ndindex(outer))
+def _zeros(xp: Any, outer: tuple[int, ...], rows: int, width: int, dtype: Any) -> Array:
+    x = token_major(xp, outer, rows, width, dtype)
+    x[...] = 0
+    return x
 
 
 class Room:
     """A thread's memory: two blocks of scores, a panel's extended keys and values, a block's queries and products."""
 
-    def __init__(self, xp: Any, n: int, columns: int, d: int, e: int, panel: int, dtype: Any) -> None:
+    def __init__(self, xp: Any, heads: int, n: int, columns: int, d: int, e: int, panel: int, dtype: Any) -> None:
         def scratch(size: int) -> Scratch:
-            return Scratch(xp, size, dtype)
+            return Scratch(xp, heads * size, dtype)
 
         self.weights, self.scores = scratch(n * columns), scratch(n * columns)
         self.keys, self.values = scratch(panel * (d + 1)), scratch(panel * (e + 1))
         self.queries, self.cotangents = scratch(n * (d + 1)), scratch(n * (e + 1))
-        self.product = scratch(max(n, columns) * max(d, e))
+        self.product, self.total = scratch(max(n, columns) * max(d, e)), scratch(n * d)
 
 
 def _panel(
     xp: Any,
     room: Room,
     reach: Reach,
-    at: tuple[int, ...],
+    at: tuple[Any, ...],
     starts: Sequence[int],
     rows: int,
     columns: int,
@@ -110,47 +111,49 @@ def _panel(
     scale: float,
     least: int | None,
 ) -> None:
-    """Add what the keys of one panel contribute to the cotangents of one key head and its queries."""
+    """Add what the keys of one panel contribute to the cotangents of some key heads and their queries."""
     q, k, v, g, y, lse = arrays
     gq, gk, gv, gb = sums
-    r, t, d = q.shape
-    s, e = v.shape
+    *lead, r, t, d = q.shape
+    s, e = v.shape[-2:]
     high = min(low + PANEL, s)
     keys = values = None
     for i in starts:
         i_end = min(i + rows, t)
         n = r * (i_end - i)
-        reached = list(reach.blocks(at[0] if at else 0, i, i_end, columns, low, high))
+        reached = list(reach.blocks(at, i, i_end, columns, low, high))
         if not reached:
             continue
         if keys is None or values is None:
-            keys = _extended(room.keys.take(high - low, d + 1), k[low:high], 1.0)
-            values = _extended(room.values.take(high - low, e + 1), v[low:high], 1.0)
-        own, out = g[:, i:i_end], y[:, i:i_end]
-        cotangents = room.cotangents.take(r, i_end - i, e + 1)
-        _extended(cotangents, own, -xp.einsum("rie,rie->ri", own, out)).reshape(n, e + 1)
-        queries = room.queries.take(r, i_end - i, d + 1)
-        _extended(queries, q[:, i:i_end], -xp.where(lse[:, i:i_end] == -xp.inf, NEVER, lse[:, i:i_end]))
+            keys = _extended(room.keys.take(*lead, high - low, d + 1), k[..., low:high, :], 1.0)
+            values = _extended(room.values.take(*lead, high - low, e + 1), v[..., low:high, :], 1.0)
+        own, out = g[..., i:i_end, :], y[..., i:i_end, :]
+        cotangents = room.cotangents.take(*lead, r, i_end - i, e + 1)
+        _extended(cotangents, own, -xp.einsum("...e,...e->...", own, out))
+        queries, sums_of_exp = room.queries.take(*lead, r, i_end - i, d + 1), lse[..., i:i_end]
+        _extended(queries, q[..., i:i_end, :], -xp.where(sums_of_exp == -xp.inf, NEVER, sums_of_exp))
         queries[..., :d] *= scale
-        queries, cotangents = queries.reshape(n, d + 1), cotangents.reshape(n, e + 1)
-        total = workspace(xp, (n, d), q.dtype)
+        queries, cotangents = queries.reshape(*lead, n, d + 1), cotangents.reshape(*lead, n, e + 1)
+        total = room.total.take(*lead, n, d)
         for index, (j, j_end, cut) in enumerate(reached):
-            c = j_end - j
-            p = xp.matmul(queries, keys[j - low : j_end - low].T, out=room.weights.take(n, c))
+            c, here = j_end - j, slice(j - low, j_end - low)
+            p = xp.matmul(queries, keys[..., here, :].swapaxes(-1, -2), out=room.weights.take(*lead, n, c))
             reach.add_to(p, at, i, i_end, j, j_end, cut)
             xp.exp(p, out=p)
-            gv[j:j_end] += xp.matmul(p.T, cotangents[:, :e], out=room.product.take(c, e))
-            ds = xp.matmul(cotangents, values[j - low : j_end - low].T, out=room.scores.take(n, c))
+            gv[..., j:j_end, :] += xp.matmul(
+                p.swapaxes(-1, -2), cotangents[..., :e], out=room.product.take(*lead, c, e)
+            )
+            ds = xp.matmul(cotangents, values[..., here, :].swapaxes(-1, -2), out=room.scores.take(*lead, n, c))
             ds *= p
-            gk[j:j_end] += xp.matmul(ds.T, queries[:, :d], out=room.product.take(c, d))
+            gk[..., j:j_end, :] += xp.matmul(ds.swapaxes(-1, -2), queries[..., :d], out=room.product.take(*lead, c, d))
             if index:
-                total += xp.matmul(ds, k[j:j_end], out=room.product.take(n, d))
+                total += xp.matmul(ds, k[..., j:j_end, :], out=room.product.take(*lead, n, d))
             else:
-                xp.matmul(ds, k[j:j_end], out=total)
+                xp.matmul(ds, k[..., j:j_end, :], out=total)
             if gb.shape[-1] and least is not None:
-                _add_bias(xp, gb, ds.reshape(r, i_end - i, c), i + reach.mask.offset - least - j)
+                _add_bias(xp, gb, ds.reshape(*lead, r, i_end - i, c), i + reach.mask.offset - least - j)
         total *= scale
-        gq[:, i:i_end] += total.reshape(r, i_end - i, d)
+        gq[..., i:i_end, :] += total.reshape(*lead, r, i_end - i, d)
 
 
 def _added(parts: list[Array]) -> Array:
@@ -168,15 +171,15 @@ def _extended(room: Array, x: Array, last: Any) -> Array:
 
 
 def _add_bias(xp: Any, gb: Array, ds: Array, start: int) -> None:
-    """Add a block's cotangents of the scores (r, rows, columns) to those of the bias by distance (r, m).
+    """Add a block's cotangents of the scores (heads, r, rows, columns) to those of the bias by distance (heads, r, m).
 
     start: place of the block's first row and column among the values. Far from the diagonal a block may lie beyond
     the values' last, or before their first: its sum is all that counts then.
     """
-    _, rows, columns = ds.shape
+    rows, columns = ds.shape[-2:]
     if start - (columns - 1) >= gb.shape[-1] - 1:
-        gb[:, -1] += ds.sum(axis=(-2, -1))
+        gb[..., -1] += ds.sum(axis=(-2, -1))
     elif start + rows - 1 <= 0:
-        gb[:, 0] += ds.sum(axis=(-2, -1))
+        gb[..., 0] += ds.sum(axis=(-2, -1))
     else:
         add_by_distance(xp, gb, diagonal_sums(xp, ds), start - (columns - 1))

@@ -12,16 +12,11 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from minilong.attention.blocks import Blocks, Scratch
-from minilong.attention.layout import Layout
+from minilong.attention.layout import BOUNDED, Layout, extent, longest, token_major
 from minilong.attention.reach import Reach
-from minilong.attention.workers import share_out
 from minilong.backend import Array, workspace
-
-BOUNDED = 40.0
-"""Scores within +-40 need no shift: e^40 times a million keys is 1e23, and e^-40 is far from underflow in float32."""
+from minilong.backend.workers import share_out
 
 SLACK = 8.0
 """By how much a block's scores may exceed the shift before it moves: e^8 costs no accuracy in floating point."""
@@ -35,29 +30,34 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
     q, k, v = layout.q, layout.k, layout.v
     r, t, d = q.shape[-3:]
     s, e = v.shape[-2:]
-    y = workspace(xp, (*layout.batch, t, e), q.dtype)
+    y = token_major(xp, layout.batch, t, e, q.dtype)
     lse = workspace(xp, (*layout.batch, t), q.dtype)
-    out, out_lse = layout.stacked(xp, y), layout.stacked(xp, lse)
-    rows, columns = blocks.shape(r, t, reach.mask.window)
-    columns = max(1, min(columns, s))
-    longest = longest_keys(xp, layout, reach, scale) if r * t >= 8 else None  # for a few it costs more
+    out, out_lse = layout.stacked(y), layout.stacked(lse)
+    rows, columns = blocks.shape(r, t, s, reach.mask)
+    longest_key = longest(xp, k) if r * t >= 8 else None  # for a few it costs more than it saves
+    largest_bias = 0.0 if layout.values is None else float(xp.abs(layout.values).max(initial=0.0))
     starts = range(0, t, rows)[::-1]  # of a causal mask the last block of queries reaches most: begin with it
-    items = [(at, i) for at in np.ndindex(layout.outer) for i in starts]
+    groups = layout.groups(r * rows * columns, blocks.area, by_row=reach.by_row)
+    items = [(at, i) for at in groups for i in starts]
 
-    def work(items: Iterator[tuple[tuple[int, ...], int]]) -> None:
-        scores, queries = Scratch(xp, r * rows * columns, q.dtype), Scratch(xp, r * rows * d, q.dtype)
-        product = Scratch(xp, r * rows * e, q.dtype)
+    def work(items: Iterator[tuple[tuple[Any, ...], int]]) -> None:
+        heads = max((math.prod(extent(at)) for at in groups), default=0)
+        scores, queries = (Scratch(xp, heads * r * rows * width, q.dtype) for width in (columns, d))
+        sums, product = (Scratch(xp, heads * r * rows * e, q.dtype) for _ in range(2))
         ones = xp.ones(columns, q.dtype)
         for at, i in items:
             i_end = min(i + rows, t)
-            n = r * (i_end - i)
-            block = queries.take(r, i_end - i, d)
-            xp.multiply(q[at][:, i:i_end], scale, out=block)
-            own = block.reshape(n, d)
-            bounded = longest is not None and _longest(xp, own) * longest[0][at] + longest[1] <= BOUNDED
+            lead, n = extent(at), r * (i_end - i)
+            block = queries.take(*lead, r, i_end - i, d)
+            xp.multiply(q[at][..., i:i_end, :], scale, out=block)
+            own = block.reshape(*lead, n, d)
+            keys, values = k[at], v[at]
+            bounded = longest_key is not None and (
+                float((longest(xp, own) * longest_key[at]).max(initial=0.0)) + largest_bias <= BOUNDED
+            )
             m = l = a = None
-            for j, j_end, cut in reach.blocks(at[0] if at else 0, i, i_end, columns):
-                p = xp.matmul(own, k[at][j:j_end].T, out=scores.take(n, j_end - j))
+            for j, j_end, cut in reach.blocks(at, i, i_end, columns):
+                p = xp.matmul(own, keys[..., j:j_end, :].swapaxes(-1, -2), out=scores.take(*lead, n, j_end - j))
                 reach.add_to(p, at, i, i_end, j, j_end, cut)
                 if not bounded:
                     top = p.max(axis=-1, initial=-xp.finfo(p.dtype).max)  # finite even where nothing is visible
@@ -67,34 +67,23 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
                         higher = xp.maximum(m, top)
                         shrink = xp.exp(m - higher)
                         l *= shrink
-                        a *= shrink[:, None]
+                        a *= shrink[..., None]
                         m = higher
-                    p -= m[:, None]
+                    p -= m[..., None]
                 xp.exp(p, out=p)
                 if a is None:
-                    l, a = p @ ones[: j_end - j], p @ v[at][j:j_end]
+                    l, a = p @ ones[: j_end - j], xp.matmul(p, values[..., j:j_end, :], out=sums.take(*lead, n, e))
                 else:
                     l += p @ ones[: j_end - j]
-                    a += xp.matmul(p, v[at][j:j_end], out=product.take(n, e))
+                    a += xp.matmul(p, values[..., j:j_end, :], out=product.take(*lead, n, e))
             if a is None or l is None:
-                out[at][:, i:i_end] = 0
-                out_lse[at][:, i:i_end] = -xp.inf
+                out[at][..., i:i_end, :] = 0
+                out_lse[at][..., i:i_end] = -xp.inf
                 continue
-            a *= (1.0 / xp.maximum(l, xp.finfo(l.dtype).tiny))[:, None]
-            out[at][:, i:i_end] = a.reshape(r, i_end - i, e)
+            a *= (1.0 / xp.maximum(l, xp.finfo(l.dtype).tiny))[..., None]
+            out[at][..., i:i_end, :] = a.reshape(*lead, r, i_end - i, e)
             xp.log(l, out=l)
-            out_lse[at][:, i:i_end] = (l if m is None else l + m).reshape(r, i_end - i)
+            out_lse[at][..., i:i_end] = (l if m is None else l + m).reshape(*lead, r, i_end - i)
 
     share_out(work, items, blocks.workers(math.prod(layout.batch) * t * s))
     return y, lse
-
-
-def longest_keys(xp: Any, layout: Layout, reach: Reach, scale: float) -> tuple[Array, float]:
-    """The largest norm of a key for each key head, and the largest bias: |q| |k| + |bias| bounds every score."""
-    k = layout.k
-    squares = xp.einsum("...sd,...sd->...s", k, k).max(axis=-1, initial=0.0)
-    return xp.sqrt(squares), 0.0 if layout.values is None else float(xp.abs(layout.values).max())
-
-
-def _longest(xp: Any, q: Array) -> float:
-    return math.sqrt(float(xp.einsum("nd,nd->n", q, q).max()))

@@ -18,7 +18,7 @@ from minilong.backend import Array
 
 @dataclass(frozen=True)
 class Blockwise(Blocks):
-    """Attention as `naive` defines it, in memory linear in the length: `Blockwise(threads=2)(q, k, v, mask=mask)`.
+    """Attention as `naive` defines it, in memory linear in the length: `blockwise(q, k, v, mask=mask)`.
 
     Accepts every field of Mask and a DistanceBias, differentiable if its values are a tensor; refuses a bias that is a
     table of all scores (ValueError) and masks of other types (TypeError). Blocks that the mask empties are skipped.

@@ -5,17 +5,19 @@ Only views are made, whatever axes broadcast: a key head that serves many query 
 
 from __future__ import annotations
 
+import itertools
 from dataclasses import dataclass
 from typing import Any
 
-from minilong.backend import Array
+from minilong.backend import Array, workspace
 
 
 @dataclass(frozen=True, eq=False)
 class Layout:
     """Views: q (*outer, r, t, d), k (*outer, s, d), v (*outer, s, e); values (..., r, m) or None broadcasts to them.
 
-    outer: the batch axes, key heads last. r: the query heads of a key head. batch: the leading axes of the result.
+    outer: the batch axes, key heads last: never empty. r: the query heads of a key head. batch: the leading axes of the
+    result.
     """
 
     q: Array
@@ -31,8 +33,10 @@ class Layout:
         batch = xp.broadcast_shapes(*leads)
         wide = batch or (1,)
         if all(x.ndim == 2 or x.shape[-3] == 1 for x in (k, v)):  # one key head for all of the last axis
-            k, v = (x[..., 0, :, :] if x.ndim > 2 else x for x in (k, v))
-            outer, r = wide[:-1], wide[-1]
+            k, v = (x if x.ndim > 2 else x[None] for x in (k, v))
+            q = q[..., None, :, :, :] if q.ndim > 2 else q
+            outer, r = (*wide[:-1], 1), wide[-1]
+            values = values[..., None, :, :] if values is not None and values.ndim > 2 else values
         else:
             q = q[..., None, :, :]
             values = None if values is None else values[..., None, :]
@@ -50,6 +54,49 @@ class Layout:
         """The batch axes with key heads of their own."""
         return tuple(self.k.shape[:-2])
 
-    def stacked(self, xp: Any, x: Array) -> Array:
+    def stacked(self, x: Array) -> Array:
         """An array of the result's leading axes (*batch, ...) as (*outer, r, ...): a view."""
         return x.reshape(*self.outer, self.q.shape[-3], *x.shape[len(self.batch) :])
+
+    def groups(self, scores: int, area: int, *, by_row: bool) -> list[tuple[Any, ...]]:
+        """Indices of `outer`, made of slices: heads and rows of the batch that together fill `area` with `scores` each.
+
+        by_row: rows of the batch are never taken together, because they do not see the same keys.
+        """
+        count = max(1, area // max(1, scores))
+        heads = self.outer[-1]
+        several = max(1, count // max(1, heads)) if not by_row and len(self.outer) > 1 else 1
+        steps = [several, *(1 for _ in self.outer[1:-1]), count][-len(self.outer) :]
+        axes = [
+            [slice(i, min(i + step, n)) for i in range(0, n, step)] for n, step in zip(self.outer, steps, strict=True)
+        ]
+        return list(itertools.product(*axes))
+
+
+def extent(at: tuple[Any, ...]) -> tuple[int, ...]:
+    """The sizes of the axes that a group's slices cut out."""
+    return tuple(part.stop - part.start for part in at)
+
+
+def token_major(xp: Any, batch: tuple[int, ...], t: int, e: int, dtype: Any) -> Array:
+    """Memory for an array (*batch, t, e) in which the heads of a token lie side by side.
+
+    Joining the heads, (b, h, t, e) -> (b, t, h e), is then a view and no copy.
+    """
+    row, heads = batch[:1], batch[1:]
+    x, n = workspace(xp, (*row, t, *heads, e), dtype), len(batch)
+    return x.transpose(0, *range(2, n + 1), 1, n + 1) if n else x
+
+
+BOUNDED = 40.0
+"""Scores within +-40 need no shift: e^40 times a million keys is 1e23, and e^-40 is far from underflow in float32."""
+
+
+def longest(xp: Any, x: Array) -> Array:
+    """The largest norm of a row, for each head: x (..., n, d) -> (...)."""
+    return xp.sqrt(xp.einsum("...nd,...nd->...n", x, x).max(axis=-1, initial=0.0))
+
+
+def bounded(xp: Any, q: Array, k: Array, scale: float) -> bool:
+    """Whether |q| |k| keeps all scores so near to zero that their exponentials can be taken as they are."""
+    return scale * float((longest(xp, q) * longest(xp, k)).max(initial=0.0)) <= BOUNDED

@@ -129,7 +129,7 @@ class _Map:
             return weights.reshape(*self.lead, n, m)
         with np.errstate(over="ignore", under="ignore"):
             for at in np.ndindex(self.layout.outer):
-                for j, j_end, cut in self.reach.blocks(at[0] if at else 0, i, i_end, m, low, high):
+                for j, j_end, cut in self.reach.blocks(at, i, i_end, m, low, high):
                     block = q[at][:, i:i_end] * self.scale @ k[at][j:j_end].T
                     added = self.reach.added(at, i, i_end, j, j_end, cut)
                     block -= self.lse[at][:, i:i_end, None]

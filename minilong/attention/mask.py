@@ -31,6 +31,11 @@ class Mask:
         if self.sinks and self.window is None:
             raise ValueError("mask: sinks without a window would change nothing; set window")
 
+    def hides(self, keys: int) -> bool:
+        """Whether some query may not attend to one of so many keys: False only where that is plain to see."""
+        limited = self.window is not None or self.key_lengths is not None or self.segments is not None
+        return limited or (self.causal and self.offset < keys - 1)
+
     def dense(self, xp: Any, queries: int, keys: int) -> Array | None:
         """Booleans that say who may attend: (queries, keys), or (batch, 1, queries, keys); None where all may.
 

@@ -41,14 +41,19 @@ class Reach:
     bias: Array | None
     both: Array | None
 
-    def blocks(
-        self, row: int, i: int, i_end: int, columns: int, low: int = 0, high: int | None = None
-    ) -> Iterator[tuple[int, int, Cut]]:
-        """Blocks of at most `columns` keys between `low` and `high` that queries [i, i_end) of batch row `row` reach.
+    @property
+    def by_row(self) -> bool:
+        """Whether sequences of the batch see keys of their own."""
+        return any(rows is not None and len(rows) > 1 for rows in (self.mask.key_lengths, self.mask.segments))
 
-        Each as (first key, key after the last, cut), in the order of the keys.
+    def blocks(
+        self, at: tuple[Any, ...], i: int, i_end: int, columns: int, low: int = 0, high: int | None = None
+    ) -> Iterator[tuple[int, int, Cut]]:
+        """Blocks of at most `columns` keys between `low` and `high` that queries [i, i_end) of the heads `at` reach.
+
+        at: index of the layout's outer axes. Each as (first key, key after the last, cut), in the order of the keys.
         """
-        for start, stop, whole in self._intervals(row, i, i_end):
+        for start, stop, whole in self._intervals(batch_row(at), i, i_end):
             start, stop = max(start, low), min(stop, self.s if high is None else high)
             for j in range(start, stop, columns):
                 j_end = min(j + columns, stop)
@@ -61,10 +66,9 @@ class Reach:
         past = high + m.window - m.offset - 1 if m.window is not None and low >= m.sinks else self.t
         return [i for i in starts if first <= i < past]
 
-    def added(self, at: tuple[int, ...], i: int, i_end: int, j: int, j_end: int, cut: Cut) -> Array | None:
-        """Bias and mask of a block, to add to its scores: (heads or nothing, queries, keys), or None for zeros.
-
-        at: index of the batch axes before the heads.
+    def added(self, at: tuple[Any, ...], i: int, i_end: int, j: int, j_end: int, cut: Cut) -> Array | None:
+        """Bias and mask of a block, to add to its scores: what broadcasts to (..., heads of each key head, queries,
+        keys), or None for zeros. at: index of the layout's outer axes.
         """
         line = self.both if cut is Cut.BY_DISTANCE else self.bias
         view = None
@@ -73,11 +77,11 @@ class Reach:
             view = diagonals(self.xp, own, i_end - i, j_end - j, first=self.t - 1 - i + j)
         if cut is not Cut.BY_TABLE:
             return view
-        hidden = self.xp.where(self._allowed(at[0] if at else 0, i, i_end, j, j_end), 0.0, -self.xp.inf)
+        hidden = self.xp.where(self._allowed(batch_row(at), i, i_end, j, j_end), 0.0, -self.xp.inf)
         return hidden if view is None else view + hidden.astype(view.dtype)
 
-    def add_to(self, scores: Array, at: tuple[int, ...], i: int, i_end: int, j: int, j_end: int, cut: Cut) -> None:
-        """Add bias and mask of a block to its scores (heads x queries stacked, keys), in place.
+    def add_to(self, scores: Array, at: tuple[Any, ...], i: int, i_end: int, j: int, j_end: int, cut: Cut) -> None:
+        """Add bias and mask of a block to its scores (..., heads of each key head x queries, keys), in place.
 
         Where there is no bias only those keys are touched that some query of the block does not see.
         """
@@ -87,7 +91,7 @@ class Reach:
             behind = j if m.window is None else min(max(last - m.window + 1, j), j_end)
             ahead = max(min(first + 1, j_end), j) if m.causal else j_end
             parts = [(j, behind), (ahead, j_end)] if behind < ahead else parts
-        stack = scores.reshape(-1, i_end - i, j_end - j)
+        stack = scores.reshape(*scores.shape[:-2], -1, i_end - i, j_end - j)
         for start, stop in parts:
             added = self.added(at, i, i_end, start, stop, cut) if start < stop else None
             if added is not None:
@@ -135,6 +139,13 @@ class Reach:
             segments = m.segments[row if len(m.segments) > 1 else 0]
             allowed &= segments[i + m.offset : i_end + m.offset][:, None] == segments[j:j_end]
         return allowed
+
+
+def batch_row(at: tuple[Any, ...]) -> int:
+    """The first sequence of an index, or of slices, of the layout's outer axes (batch..., key heads)."""
+    if len(at) < 2:
+        return 0
+    return int(at[0].start if isinstance(at[0], slice) else at[0])
 
 
 def reach_of(xp: Any, mask: Mask, layout: Layout, least: int) -> Reach:

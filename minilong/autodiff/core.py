@@ -108,34 +108,37 @@ def vjp(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], tuple[Any
     share memory with each other and with `g`, or be views that repeat one number: copy before writing into one.
     """
     flat = [x for tree in xs for x in leaves(tree)]
-    level = _depth.get() + 1
     nodes = [Node() for _ in flat]
-    token = _depth.set(level)
-    try:
-        tensors = iter([Tensor(x, node, level) for x, node in zip(flat, nodes, strict=True)])
-        y = f(*[rebuild(tree, tensors) for tree in xs])
-    finally:
-        _depth.reset(token)
-
-    traced = type(y) is Tensor and y.level == level
-    root = y.node if traced else None
-    if not (traced or type(y) is Tensor or is_array(y) or isinstance(y, int | float)):
-        raise TypeError(f"vjp: the function must return one array, not {type(y).__name__}")
-    value = y.data if traced else y
-    del y
+    value, root = _trace(lambda tensors: f(*[rebuild(tree, tensors) for tree in xs]), flat, nodes)
 
     def pull(g: Any) -> tuple[Any, ...]:
         if np.shape(value) != _shape(g):
             raise ValueError(f"pull: cotangent of shape {_shape(g)} for a value of shape {np.shape(value)}")
-        found = backward(root, g, nodes) if root is not None else [None] * len(nodes)
-        cotangents = iter([zeros_like(x) if c is None else c for x, c in zip(flat, found, strict=True)])
+        found: dict[int, Any] = {}
+        if root is not None:
+            backward(root, g, nodes, found.__setitem__)
+        cotangents = iter([zeros_like(x) if found.get(i) is None else found[i] for i, x in enumerate(flat)])
         return tuple(rebuild(tree, cotangents) for tree in xs)
 
     return value, pull
 
 
-def backward(root: Node, g: Any, inputs: list[Node]) -> list[Any]:
-    """Sweep the graph from `root` with cotangent `g`; the cotangents of `inputs`, None for those not reached.
+def _trace(f: Callable[[Any], Any], flat: list[Any], nodes: list[Node]) -> tuple[Any, Node | None]:
+    """Run `f` on tensors of these inputs; its value, and the node that made it (None where it depends on no input)."""
+    level = _depth.get() + 1
+    token = _depth.set(level)
+    try:
+        y = f(iter([Tensor(x, node, level) for x, node in zip(flat, nodes, strict=True)]))
+    finally:
+        _depth.reset(token)
+    traced = type(y) is Tensor and y.level == level
+    if not (traced or type(y) is Tensor or is_array(y) or isinstance(y, int | float)):
+        raise TypeError(f"vjp: the function must return one array, not {type(y).__name__}")
+    return (y.data, y.node) if traced else (y, None)
+
+
+def backward(root: Node, g: Any, inputs: list[Node], deliver: Callable[[int, Any], None]) -> None:
+    """Sweep the graph from `root` with cotangent `g`; `deliver(i, cotangent)` for each of `inputs` that is reached.
 
     A node is ready when all its children have contributed. The first contribution to a cotangent is borrowed (it may be
     an array that somebody else holds), the second allocates, and from then on the sum belongs to the sweep and grows in
@@ -144,7 +147,7 @@ def backward(root: Node, g: Any, inputs: list[Node]) -> list[Any]:
     waiting = count_children(root)
     cotangent: dict[Node, Any] = {root: g}
     owned: set[Node] = set()
-    result: dict[Node, Any] = {}
+    place = {node: i for i, node in enumerate(inputs)}
     ready = [root]
     while ready:
         node = ready.pop()
@@ -152,7 +155,7 @@ def backward(root: Node, g: Any, inputs: list[Node]) -> list[Any]:
         owned.discard(node)
         primitive = node.primitive
         if primitive is None:
-            result[node] = g
+            deliver(place[node], g)
             continue
         saved, params = node.saved, node.params
         if saved is None:
@@ -184,7 +187,6 @@ def backward(root: Node, g: Any, inputs: list[Node]) -> list[Any]:
             if not waiting[parent]:
                 ready.append(parent)
         del contributions
-    return [result.get(node) for node in inputs]
 
 
 def count_children(root: Node) -> dict[Node, int]:
@@ -206,12 +208,37 @@ def value_and_grad(f: Callable[..., Any]) -> Callable[..., tuple[Any, Any]]:
     """`(f(x, *rest), df/dx)` for a scalar function. The gradient has the structure of `x`; `rest` is constant."""
 
     def evaluate(x: Any, *rest: Any) -> tuple[Any, Any]:
-        value, pull = vjp(lambda traced: f(traced, *rest), x)
-        if np.shape(value) != ():
-            raise ValueError(f"grad: a gradient needs a scalar, not shape {np.shape(value)} (use vjp)")
-        return value, pull(ones_like(value))[0]
+        found: dict[int, Any] = {}
+        value = deliver_gradient(lambda traced: f(traced, *rest), x, found.__setitem__)
+        return value, rebuild(x, (found[i] for i in range(len(found))))
 
     return evaluate
+
+
+def deliver_gradient(f: Callable[[Any], Any], x: Any, deliver: Callable[[int, Any], None]) -> Any:
+    """`f(x)` for a scalar function, whose gradient is handed over piece by piece: `deliver(i, g)` for each leaf of `x`.
+
+    i counts the leaves in the order of `tree.leaves`. A piece is handed over as soon as the sweep has it and then let
+    go, so the gradients of a whole model never exist at a time unless the receiver keeps them. It may share memory with
+    other arrays: copy it, never write into it.
+    """
+    flat = leaves(x)
+    nodes = [Node() for _ in flat]
+    value, root = _trace(lambda tensors: f(rebuild(x, tensors)), flat, nodes)
+    if np.shape(value) != ():
+        raise ValueError(f"grad: a gradient needs a scalar, not shape {np.shape(value)} (use vjp)")
+    missing = set(range(len(flat)))
+
+    def hand_over(i: int, g: Any) -> None:
+        if g is not None:
+            missing.discard(i)
+            deliver(i, g)
+
+    if root is not None:
+        backward(root, ones_like(value), nodes, hand_over)
+    for i in sorted(missing):
+        deliver(i, zeros_like(flat[i]))
+    return value
 
 
 def grad(f: Callable[..., Any]) -> Callable[..., Any]:

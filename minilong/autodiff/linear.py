@@ -12,6 +12,7 @@ from minilong.autodiff import draws, ops
 from minilong.autodiff.ops import WIDE
 from minilong.autodiff.primitive import primitive
 from minilong.backend import Array, array_module, scatter_rows, workspace
+from minilong.backend.workers import share_rows
 
 
 def linear_definition(x: Any, w: Any) -> Any:
@@ -29,13 +30,13 @@ def linear_definition(x: Any, w: Any) -> Any:
 )
 def linear(xp: Any, x: Array, w: Array) -> Array:
     """x W, with all leading axes of x folded into one matrix product"""
-    return (fold(x) @ w).reshape(*x.shape[:-1], w.shape[-1])
+    return product(xp, fold(x), w).reshape(*x.shape[:-1], w.shape[-1])
 
 
 @linear.vjp
 def linear_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
-    rows = fold(g)
-    return (rows @ w.T).reshape(x.shape), fold(x).T @ rows
+    xp, rows = array_module(g), fold(g)
+    return product(xp, rows, w.T).reshape(x.shape), product(xp, fold(x).T, rows)
 
 
 def affine_definition(x: Any, w: Any, b: Any) -> Any:
@@ -46,15 +47,13 @@ def affine_definition(x: Any, w: Any, b: Any) -> Any:
 @primitive(eq="eq:affine", shapes="(t,k),(k,n),(n)->(t,n)", domain=WIDE, ref=affine_definition, shared=("w", "b"))
 def affine(xp: Any, x: Array, w: Array, b: Array) -> Array:
     """x W + b"""
-    y = fold(x) @ w
-    y += b
-    return y.reshape(*x.shape[:-1], w.shape[-1])
+    return product(xp, fold(x), w, b).reshape(*x.shape[:-1], w.shape[-1])
 
 
 @affine.vjp
 def affine_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
-    rows = fold(g)
-    return (rows @ w.T).reshape(x.shape), fold(x).T @ rows, column_sums(array_module(g), rows)
+    xp, rows = array_module(g), fold(g)
+    return product(xp, rows, w.T).reshape(x.shape), product(xp, fold(x).T, rows), column_sums(xp, rows)
 
 
 def embedding_definition(table: Any, *, indices: Array) -> Any:
@@ -127,6 +126,25 @@ def rotate_vjp(g: Array, *, turn: Array, interleaved: bool = True) -> tuple[Arra
 def fold(x: Array) -> Array:
     """All axes but the last as one: (..., n) -> (rows, n)."""
     return x.reshape(-1, x.shape[-1])
+
+
+PER_NANOSECOND = 100
+"""Multiplications that one thread does, about."""
+
+
+def product(xp: Any, x: Array, w: Array, b: Array | None = None) -> Array:
+    """x W, or x W + b: x (rows, k), w (k, n), b (n)."""
+    (rows, k), n = x.shape, w.shape[1]
+    y = workspace(xp, (rows, n), xp.result_type(x, w))
+
+    def work(part: slice) -> None:
+        own = y[part]
+        xp.matmul(x[part], w, out=own)
+        if b is not None:
+            own += b
+
+    share_rows(work, rows, rows * k * n / PER_NANOSECOND)
+    return y
 
 
 def column_sums(xp: Any, x: Array) -> Array:

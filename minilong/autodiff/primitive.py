@@ -26,6 +26,7 @@ from __future__ import annotations
 import inspect
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass
+from functools import lru_cache
 from typing import Any, TypeAlias
 
 import numpy as np
@@ -174,7 +175,7 @@ class Primitive:
 
     def _compute(self, xs: Any, params: Mapping[str, Any]) -> Any:
         if self.checked:
-            check_shapes(self, xs)
+            check_shapes(self, *[x.shape for x in xs])
         try:
             return self.forward(array_module(*xs), *xs, **params)
         except ValueError as error:
@@ -248,18 +249,21 @@ def parse_shapes(signature: str) -> tuple[tuple[tuple[str, ...], ...], tuple[str
         raise TypeError(f"shapes {signature!r} is no gufunc signature such as '(m,k),(k,n)->(m,n)'") from None
 
 
-def check_shapes(p: Primitive, xs: Any) -> None:
-    """Raise ValueError where the trailing axes of the inputs contradict the primitive's signature."""
-    if len(xs) != len(p.inputs):
-        raise TypeError(f"{p.name}: {len(xs)} inputs, but {p.shapes} asks for {len(p.inputs)}")
+@lru_cache(maxsize=4096)
+def check_shapes(p: Primitive, *shapes: tuple[int, ...]) -> None:
+    """Raise ValueError where the trailing axes of the inputs' shapes contradict the primitive's signature.
+
+    What was found right is remembered: a model's shapes are the same in every step.
+    """
+    if len(shapes) != len(p.inputs):
+        raise TypeError(f"{p.name}: {len(shapes)} inputs, but {p.shapes} asks for {len(p.inputs)}")
     sizes: dict[str, int] = {}
-    for name, dims, x in zip(p.inputs, p.core[0], xs, strict=True):
-        shape = x.shape
+    for name, dims, shape in zip(p.inputs, p.core[0], shapes, strict=True):
         if len(shape) < len(dims):
             raise ValueError(f"{p.name}: {name} has shape {shape}, but {p.shapes} asks for {len(dims)} axes")
         if len(shape) > len(dims) and name in p.shared:
             raise ValueError(f"{p.name}: {name} has shape {shape}, but takes no axes before those of {p.shapes}")
         for dim, size in zip(dims, shape[len(shape) - len(dims) :], strict=True):
             if sizes.setdefault(dim, size) != size:
-                shapes = ", ".join(str(v.shape) for v in xs)
-                raise ValueError(f"{p.name}: shapes {shapes} do not fit {p.shapes}: {dim} is {sizes[dim]} and {size}")
+                given = ", ".join(map(str, shapes))
+                raise ValueError(f"{p.name}: shapes {given} do not fit {p.shapes}: {dim} is {sizes[dim]} and {size}")

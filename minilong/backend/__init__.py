@@ -9,5 +9,6 @@ from minilong.backend.arrays import (
     to_host,
     workspace,
 )
+from minilong.backend.memory import keep_freed_memory
 
-__all__ = ["Array", "array_module", "is_array", "scatter_rows", "special", "to_host", "workspace"]
+__all__ = ["Array", "array_module", "is_array", "keep_freed_memory", "scatter_rows", "special", "to_host", "workspace"]

@@ -8,7 +8,7 @@ from typing import Any
 
 import numpy as np
 
-from minilong.attention import kernel_of
+from minilong.attention import KERNELS
 from minilong.keys import Key
 from minilong.memory import Compressive, Compressor, Memory, Segments
 from minilong.models.config import ModelConfig
@@ -31,8 +31,8 @@ from minilong.nn.scheme import Scheme
 from minilong.positions import BUCKETS, Scaling
 
 
-def build(config: ModelConfig, vocabulary: int, key: Key, *, threads: int = 1) -> LanguageModel | EncoderDecoder:
-    """A model of the configured kind; equal keys give equal weights. threads: inside attention."""
+def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | EncoderDecoder:
+    """A model of the configured kind; equal keys give equal weights."""
     config = config.resolved()
     tokens = TokenInput(
         tokens=Embedding.create(key.fold("tokens"), vocabulary, config.width),
@@ -48,15 +48,15 @@ def build(config: ModelConfig, vocabulary: int, key: Key, *, threads: int = 1) -
     if config.kind == "encoder-decoder":
         return EncoderDecoder(
             input=tokens,
-            encoder=encoder(config, key.fold("encoder"), threads),
-            decoder=decoder(config, key.fold("decoder"), threads, cross=True),
+            encoder=encoder(config, key.fold("encoder")),
+            decoder=decoder(config, key.fold("decoder"), cross=True),
             head=head,
             context=config.context,
             encoder_scheme=scheme(config, causal=False),
             decoder_scheme=scheme(config, causal=True),
         )
     causal = config.kind == "decoder"
-    stack = decoder(config, key.fold("stack"), threads) if causal else encoder(config, key.fold("stack"), threads)
+    stack = decoder(config, key.fold("stack")) if causal else encoder(config, key.fold("stack"))
     return LanguageModel(
         input=tokens,
         stack=stack,
@@ -98,10 +98,10 @@ def memory(config: ModelConfig) -> Memory | None:
     return Compressive(segment, length, slots, compressor)
 
 
-def encoder(config: ModelConfig, key: Key, threads: int = 1) -> Encoder:
+def encoder(config: ModelConfig, key: Key) -> Encoder:
     """A stack of encoder layers."""
     gain = residual_gain(config, 2)
-    norm, attention, feed_forward = _parts(config, gain, threads)
+    norm, attention, feed_forward = _parts(config, gain)
     return Encoder(
         layers=tuple(
             EncoderLayer(
@@ -120,10 +120,10 @@ def encoder(config: ModelConfig, key: Key, threads: int = 1) -> Encoder:
     )
 
 
-def decoder(config: ModelConfig, key: Key, threads: int = 1, *, cross: bool = False) -> Decoder:
+def decoder(config: ModelConfig, key: Key, *, cross: bool = False) -> Decoder:
     """A stack of decoder layers, with attention to an encoder's output where `cross`."""
     gain = residual_gain(config, 3 if cross else 2)
-    norm, attention, feed_forward = _parts(config, gain, threads)
+    norm, attention, feed_forward = _parts(config, gain)
     return Decoder(
         layers=tuple(
             DecoderLayer(
@@ -150,9 +150,7 @@ def residual_gain(config: ModelConfig, branches: int) -> float:
     return 1.0 / math.sqrt(branches * config.layers) if config.norm == "pre" else 1.0
 
 
-def _parts(
-    config: ModelConfig, gain: float, threads: int
-) -> tuple[Callable[[], Any], Callable[..., Any], Callable[[Key], Any]]:
+def _parts(config: ModelConfig, gain: float) -> tuple[Callable[[], Any], Callable[..., Any], Callable[[Key], Any]]:
     def norm() -> Any:
         return NORMALIZATIONS[config.normalization](config.width)
 
@@ -165,7 +163,7 @@ def _parts(
             bias=config.bias,
             init=config.init,
             gain=gain,
-            kernel=kernel_of(config.attention, threads),
+            kernel=KERNELS[config.attention],
             relative=config.position == "xl" and not cross,
         )
 

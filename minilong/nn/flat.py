@@ -7,6 +7,7 @@ Matrices stand before vectors, so that weight decay (on matrices only) is a pref
 from __future__ import annotations
 
 import math
+from collections.abc import Callable
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -58,10 +59,18 @@ class Layout:
             part[...] = array
         return out
 
-    def accumulate(self, model: Any, out: np.ndarray) -> None:
-        """Add the arrays of a gradient to a flat vector."""
-        for array, part in zip(leaves(model), self.slices(out).values(), strict=True):
-            part += array
+    def receiver(self, out: np.ndarray, *, add: bool = False) -> Callable[[int, Any], None]:
+        """What `deliver_gradient` hands the gradient over to: it writes each piece into its part of a flat vector, or
+        adds it."""
+        parts = list(self.slices(out).values())
+
+        def receive(i: int, g: Any) -> None:
+            if add:
+                parts[i] += g
+            else:
+                parts[i][...] = g
+
+        return receive
 
 
 def flatten(model: T, dtype: Any = np.float32) -> tuple[np.ndarray, T, Layout]:

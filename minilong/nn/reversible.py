@@ -153,7 +153,14 @@ def pullback(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], list
         return y
 
     value, _ = vjp(traced, *xs)
-    return value, lambda g: [None] * len(nodes) if root is None else backward(root, g, nodes)
+
+    def pull(g: Any) -> list[Any]:
+        found: dict[int, Any] = {}
+        if root is not None:
+            backward(root, g, nodes, found.__setitem__)
+        return [found.get(i) for i in range(len(nodes))]
+
+    return value, pull
 
 
 class TwoCotangents:

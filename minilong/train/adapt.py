@@ -5,7 +5,7 @@ from __future__ import annotations
 from dataclasses import replace
 from typing import Any
 
-from minilong.attention import kernel_of
+from minilong.attention import KERNELS
 from minilong.errors import UserError
 from minilong.memory import Full, Memory, Segments, Window
 from minilong.models.build import scheme
@@ -61,7 +61,7 @@ def adapt(
 
 
 def _with_kernel(layer: Any, name: str) -> Any:
-    return replace(layer, attention=replace(layer.attention, kernel=kernel_of(name)))
+    return replace(layer, attention=replace(layer.attention, kernel=KERNELS[name]))
 
 
 def memory_of(

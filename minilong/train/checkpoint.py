@@ -88,7 +88,7 @@ def read_state(run: RunFolder) -> State:
 
 def read_model(run: RunFolder, name: str, config: RunConfig, vocabulary: int) -> tuple[np.ndarray, Any, Layout]:
     """Flat vector, model and layout, from `name`. UserError lists missing, unexpected and misshapen arrays together."""
-    vector, model, layout = flatten(build(config.model, vocabulary, Key.of(0), threads=config.train.inner_threads))
+    vector, model, layout = flatten(build(config.model, vocabulary, Key.of(0)))
     fill(layout, vector, arrays_from_bytes(run.read(name), str(run.path / name)), str(run.path / name))
     return vector, model, layout
 

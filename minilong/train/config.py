@@ -100,7 +100,7 @@ class TrainConfig:
 
     @property
     def inner_threads(self) -> int:
-        """Threads for attention inside each replica: more than one where a part of the batch has fewer rows."""
+        """Threads for operations inside each replica: more than one where a part of the batch has fewer rows."""
         rows = -(-self.batch // self.accumulate)
         return max(1, self.threads // rows)
 

@@ -53,15 +53,14 @@ def describe(config: RunConfig, vocabulary: int | None) -> Estimate:
 
 
 def share_needs(config: RunConfig, vocabulary: int, parameters: int) -> Needs:
-    """What one replica's share of a batch needs. Where parts are accumulated, the last one's gradient is there."""
+    """What one replica's share of a batch needs: of one of the parts that are accumulated."""
     config = config.resolved()
     part = -(-config.train.batch // config.train.accumulate)
     inner = config.train.inner_threads
     rows = -(-part // (config.train.threads // inner))
     source = config.data.max_length if config.model.kind == "encoder-decoder" else 0
     work = Work(rows, length_of(config), source, vocabulary, inner)
-    needs = gradient_needs(config.model, work, parameters)
-    return Needs(needs.kept, needs.work + (FLOAT * parameters if config.train.accumulate > 1 else 0))
+    return gradient_needs(config.model, work, parameters)
 
 
 def length_of(config: RunConfig) -> int:

@@ -1,9 +1,9 @@
 """The memory ledger: bytes that a gradient and a cache need, from the configuration alone (`eq:ledger`).
 
 What the derivative keeps is counted part by part (`ledger_layers.py`). What is at work beside it is that of the widest
-of four moments: the loss; the last layer's feed-forward network and its attention, on the way back; and the end, when
-all gradients are there. `minilong ledger` prints the figures beside those of a real step (`ledger_measure.py`), and
-tests hold them within 15%.
+of five moments: the last layer's feed-forward network; the loss; that network and the layer's attention, on the way
+back; and the end, where the embeddings' gradient is made. `minilong ledger` prints the figures beside those of a real
+step (`ledger_measure.py`), and tests hold them within 15%.
 """
 
 from __future__ import annotations
@@ -68,14 +68,17 @@ def gradient_needs(config: ModelConfig, work: Work, parameters: int) -> Needs:
     branches = layer(c, work)
     kept = stacks(c, work) + ends(c, work)
     held, stream, table = of.total(kept), FLOAT * work.tokens * c.width, FLOAT * c.width * work.vocabulary
-    # Where layers are computed again, their inputs stay to the end, and so the gradients of all others are there too.
-    carried = (table if c.depth == "stored" else FLOAT * parameters) + cotangents(c) * stream
+    carried = waiting(c, table, FLOAT * parameters) + cotangents(c) * stream
     moments = [
         held + 2 * stream + table + loss_work(c, work),
-        FLOAT * parameters + 2 * table + 2 * stream,
+        (3 if c.tied else 1) * table + 2 * stream,
     ]
+    if c.depth == "stored":  # with the activations before and inside the layer; the last norm is still to come
+        moments.append(held + 2 * stream + branches[-1].forward)
     for i, branch in enumerate(branches):
-        moments.append(held + again(c, branches[: i + 1], branches[i + 1 :], stream) + carried + branch.work)
+        computed = c.depth != "stored" and (i == len(branches) - 1 or c.depth in ("reversible", "momentum"))
+        most = max(branch.work, branch.forward if computed else 0)
+        moments.append(held + again(c, branches[: i + 1], branches[i + 1 :], stream) + carried + most)
     return Needs({name: kept[name] for name in PARTS if kept[name]}, max(moments) - held + GRAPH * c.layers)
 
 
@@ -119,16 +122,29 @@ def again(c: ModelConfig, done: list[of.Branch], undone: list[of.Branch], stream
     return groups + of.total(of.whole(*done))
 
 
+def waiting(c: ModelConfig, table: int, parameters: int) -> int:
+    """Bytes of gradients that are not yet handed over in the last layer: that of a table that is input and output waits
+    for the input, and those of a reversible stack for one another. Others exist one at a time."""
+    return (table if c.tied else 0) + (parameters if c.depth in ("reversible", "momentum") else 0)
+
+
 def cotangents(c: ModelConfig) -> int:
     """Arrays of the stream's size that are carried backward: its cotangent, and those that a reversible stack needs."""
     return {"reversible": 4, "momentum": 5}.get(c.depth, 1)
 
 
 def ends(c: ModelConfig, work: Work) -> of.Parts:
-    """What is kept before and behind the layers: dropout of the embeddings, the last norms."""
+    """What is kept before and behind the layers, or once for all: dropout of the embeddings, the last norms, angles of
+    rotary positions that turn halves, sinusoids of distances."""
     tokens = work.tokens + (work.rows * work.source if c.kind == "encoder-decoder" else 0)
     final = FLOAT * tokens * (c.width + 1) if c.norm == "pre" else 0
-    return Counter(norms=final, dropout=FLOAT * tokens * c.width if c.dropout else 0)
+    halves = c.position == "rotary" and c.rope_layout == "half" and c.depth == "stored" and c.memory == "none"
+    return Counter(
+        norms=final,
+        dropout=FLOAT * tokens * c.width if c.dropout else 0,
+        positions=FLOAT * work.length * c.head_width if halves else 0,
+        products=FLOAT * work.length * c.width if c.position == "xl" and c.depth == "stored" else 0,
+    )
 
 
 def loss_work(c: ModelConfig, work: Work) -> int:

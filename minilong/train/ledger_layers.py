@@ -11,29 +11,39 @@ from collections import Counter
 from dataclasses import dataclass
 from typing import TypeAlias
 
+import numpy as np
+
 from minilong.attention.blocks import Blocks
 from minilong.attention.blockwise_backward import FEW, PANEL
+from minilong.attention.dense import AREA
 from minilong.attention.kernels import Auto
+from minilong.attention.layout import Layout, extent
+from minilong.attention.mask import Mask
+from minilong.attention.naive import grouped
+from minilong.autodiff.activations import BLOCK
 from minilong.models.config import ModelConfig
 
 FLOAT = 4
 Parts: TypeAlias = "Counter[str]"
 """Bytes by part: attention, products, activations, norms, dropout, positions, depth."""
 
-INSIDE = {"relu": (0, 1), "silu": (1, 2), "gelu": (2, 2), "gelu_tanh": (2, 2), "swiglu": (3, 3)}
+INSIDE = {"relu": (0, 1), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), "swiglu": (3, 3)}
 """Arrays of the hidden width that an activation keeps beside the input of the last product: alone, and where dropout
 makes that input another array."""
 
-BACKWARD = {"relu": (2.25, 1.25), "silu": (2, 1.25), "gelu": (1.25, 1.25), "gelu_tanh": (3, 2), "swiglu": (2, 2)}
-"""Arrays of the hidden width that its rule has at work beside what is kept, likewise."""
+BACKWARD = {"relu": (2.25, 1.25), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), "swiglu": (2, 2)}
+"""Arrays of the hidden width that its rule has at work beside what is kept, likewise; the rule of the product after it
+has one, and the gradient of its weights."""
 
 
 @dataclass(frozen=True)
 class Branch:
-    """Bytes that a branch keeps, by part, and bytes that its rules have at work at their widest."""
+    """Bytes that a branch keeps, by part, and bytes at work beside them at their most: of its rules on the way back
+    (`work`), and on the way there (`forward`), 0 where that is less in any case."""
 
     kept: Parts
     work: int
+    forward: int = 0
 
 
 def feed_forward(c: ModelConfig, tokens: int) -> Branch:
@@ -44,7 +54,10 @@ def feed_forward(c: ModelConfig, tokens: int) -> Branch:
         activations=INSIDE[c.activation][c.dropout > 0] * hidden,
         dropout=(stream + hidden) if c.dropout else 0,
     )
-    return Branch(kept, round(BACKWARD[c.activation][c.dropout > 0] * hidden))
+    # On the way there an activation also holds its argument, and works in blocks where it finds its derivative as well.
+    forward = 0 if c.activation in ("relu", "swiglu") else hidden + FLOAT * min(BLOCK, tokens * c.feed_forward)
+    work = max(round(BACKWARD[c.activation][c.dropout > 0] * hidden), hidden + FLOAT * c.width * c.feed_forward)
+    return Branch(kept, work, forward)
 
 
 def attention(c: ModelConfig, rows: int, queries: int, keys: int, threads: int = 1, *, own: bool = True) -> Branch:
@@ -55,13 +68,14 @@ def attention(c: ModelConfig, rows: int, queries: int, keys: int, threads: int =
     scores = FLOAT * c.heads * queries * keys  # of one row
     mask = rows * queries * keys if own and c.kind == "decoder" else 0  # its booleans: packed documents
     if name == "blockwise":
-        kept = heads + stream + FLOAT * n * c.heads
-        work = _blocks(c, rows, keys, threads) + 2 * stream + 2 * FLOAT * m * wide
+        kept = heads + FLOAT * n * c.heads
+        seen = Mask(causal=own, window=c.window or None if own else None)
+        work = _blocks(c, rows, queries, keys, threads, seen) + 2 * stream + 2 * FLOAT * m * wide
     elif name == "dense":
-        kept = heads + stream + rows * scores
-        work = scores + 4 * stream
-        if own and c.position in ("alibi", "t5"):
-            work = max(work, (2 + rows) * scores)
+        kept = heads + rows * scores
+        together = min(rows, max(1, AREA // (c.heads * queries * keys)))
+        biased = own and c.position in ("alibi", "t5")  # a bias has a cotangent, and a sum over the rows for it
+        work = (together + 2 * biased) * scores + 2 * stream + 2 * FLOAT * m * c.width
     else:
         if c.kv_heads > 1:  # keys and values are then repeated for all query heads
             heads = FLOAT * (n + 2 * m) * c.width
@@ -72,7 +86,7 @@ def attention(c: ModelConfig, rows: int, queries: int, keys: int, threads: int =
         work += 3 * rows * scores
     parts = Counter(
         attention=kept,
-        products=stream + (0 if c.heads == 1 and name != "naive" else stream),  # one head's output is not merged
+        products=2 * stream,  # merging the heads' outputs copies nothing
         dropout=stream if c.dropout else 0,
         positions=FLOAT * _angles(c, queries, keys) if own else 0,
     )
@@ -111,14 +125,26 @@ def kernel(c: ModelConfig, queries: int, keys: int) -> str:
     return "dense" if few or c.position == "xl" else "blockwise"
 
 
-def _blocks(c: ModelConfig, rows: int, keys: int, threads: int) -> int:
-    """Scratch memory of blockwise attention on each thread, and sums that are split in two where heads are few."""
-    blocks, d, each = Blocks(), c.head_width, c.heads // c.kv_heads
-    n = each * max(1, blocks.rows // each)
-    columns = min(blocks.columns, keys)
-    room = 2 * n * columns + 2 * min(keys, PANEL) * (d + 1) + 2 * n * (d + 1) + max(n, columns) * d
-    split = 2 * rows * keys * d * c.kv_heads if rows * c.kv_heads < FEW else 0
-    return FLOAT * (threads * room + split)
+def _blocks(c: ModelConfig, rows: int, queries: int, keys: int, threads: int, mask: Mask) -> int:
+    """Bytes of blockwise attention's scratch memory on each thread, and of sums that are split in two where groups are
+    few. Counted as if all rows of the batch saw the same keys, which makes the groups as large as they become."""
+    d, each, blocks = c.head_width, c.heads // c.kv_heads, Blocks(threads)
+    zero = np.float32(0)  # stands for arrays of any shape, in no memory
+    q, k, v = grouped(*(np.broadcast_to(zero, (rows, h, n, d)) for h, n in zip(*_heads(c, queries, keys), strict=True)))
+    layout = Layout.of(np, q, k, v, None)
+    n, columns = blocks.shape(each, queries, keys, mask)
+    count, columns = -(-queries // n), min(columns, PANEL)
+    n *= each
+    groups = layout.groups(n * columns, blocks.area, by_row=False)
+    heads = max(math.prod(extent(at)) for at in groups)
+    room = 2 * n * columns + 2 * min(keys, PANEL) * (d + 1) + 2 * n * (d + 1) + (max(n, columns) + n) * d
+    split = 2 * rows * keys * d * c.kv_heads if len(groups) < FEW and count > 1 else 0
+    return FLOAT * (blocks.workers(rows * c.heads * queries * keys) * heads * room + split)
+
+
+def _heads(c: ModelConfig, queries: int, keys: int) -> tuple[tuple[int, ...], tuple[int, ...]]:
+    """Heads and lengths of queries, keys and values."""
+    return (c.heads, c.kv_heads, c.kv_heads), (queries, keys, keys)
 
 
 def _norm(c: ModelConfig, tokens: int) -> Parts:

@@ -82,11 +82,9 @@ def measure_step(config: RunConfig, source: Source) -> Step:
         tracemalloc.start()
     try:
         before = tracemalloc.get_traced_memory()[0]
-        vector, model, layout = flatten(
-            build(config.model, source.tokenizer.size, Key.of(train.seed), threads=train.inner_threads)
-        )
+        vector, model, layout = flatten(build(config.model, source.tokenizer.size, Key.of(train.seed)))
         moments = Adam().init(vector)
-        with Replicas(train.threads // train.inner_threads, layout) as replicas:
+        with Replicas(train.threads // train.inner_threads, layout, inner=train.inner_threads) as replicas:
             kept.exclude(vector)
             tracemalloc.reset_peak()
             replicas.gradient(kept.watch(loss), model, batches, key)

@@ -128,7 +128,7 @@ class _Loop:
             raise s.diverged(f"the gradient's norm is {norm}", s.state.step + 1)
         state, old = s.state, s.state.smoothed_loss
         state.loss, state.gradient_norm, state.lr = loss, norm, self.schedule(state.step)
-        s.optimizer.step(s.adam, s.vector, gradient, state.lr, decayed=s.layout.decayed)
+        s.optimizer.step(s.adam, s.vector, gradient, state.lr, decayed=s.layout.decayed, each=self.replicas.each)
         state.step += 1
         state.smoothed_loss = loss if old is None else SMOOTHING * old + (1 - SMOOTHING) * loss
         self.tokens += s.source.tokens_per_step

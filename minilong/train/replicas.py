@@ -9,7 +9,7 @@ the whole: ragged shares are weighted by their tokens, not averaged as means of 
 from __future__ import annotations
 
 import threading
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Future, wait
 from contextlib import AbstractContextManager
 from functools import partial
@@ -18,11 +18,16 @@ from typing import Any
 
 import numpy as np
 
-from minilong.autodiff import value_and_grad
+from minilong.autodiff import deliver_gradient
+from minilong.backend import keep_freed_memory
+from minilong.backend.workers import grant_threads, share_out
 from minilong.keys import Key
 from minilong.nn.flat import Layout
 
 POLL = 0.05
+
+PART = 1 << 18
+"""Elements of a flat vector that a thread takes at a time: a tenth of a millisecond for each pass over them."""
 
 
 class Abandoned(Exception):
@@ -30,8 +35,10 @@ class Abandoned(Exception):
 
 
 class Replicas:
-    """Threads that differentiate shares of a batch. Use as a context manager: it limits BLAS to one thread inside.
+    """Threads that differentiate shares of a batch. Use as a context manager: it limits BLAS to one thread inside, and
+    lets the process keep the memory that a step frees for the next (`keep_freed_memory`).
 
+    inner: threads that each replica may use inside an operation, where there are fewer rows than threads.
     should_stop, patience: while waiting, ask whether to stop, and give up `patience` seconds after the answer is yes.
     The threads are daemons, so that work that was given up does not keep the process from ending.
     """
@@ -42,10 +49,12 @@ class Replicas:
         layout: Layout,
         dtype: Any = np.float32,
         *,
+        inner: int = 1,
         should_stop: Callable[[], bool] = lambda: False,
         patience: float = 1.0,
     ) -> None:
-        self.threads, self.layout, self.should_stop, self.patience = threads, layout, should_stop, patience
+        self.threads, self.layout, self.inner = threads, layout, inner
+        self.should_stop, self.patience = should_stop, patience
         self.gradients = [np.zeros(layout.size, dtype) for _ in range(threads)]
         self._tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None] = SimpleQueue()
         self._limit: AbstractContextManager[Any] | None = None
@@ -55,8 +64,9 @@ class Replicas:
 
         self._limit = threadpool_limits(1)
         self._limit.__enter__()
+        keep_freed_memory()
         for i in range(self.threads):
-            threading.Thread(target=_serve, args=(self._tasks,), name=f"replica-{i}", daemon=True).start()
+            threading.Thread(target=_serve, args=(self._tasks, self.inner), name=f"replica-{i}", daemon=True).start()
         return self
 
     def __exit__(self, *error: Any) -> None:
@@ -80,12 +90,8 @@ class Replicas:
             for i, parts in enumerate(shares):
                 if replica < len(parts):
                     own = key.fold(i, replica) if key else None
-                    value, gradient = value_and_grad(partial(_share, loss, parts[replica], own, tokens))(model)
-                    total += float(value)
-                    if filled:
-                        self.layout.accumulate(gradient, out)
-                    else:
-                        self.layout.gather(gradient, out)
+                    share = partial(_share, loss, parts[replica], own, tokens)
+                    total += float(deliver_gradient(share, model, self.layout.receiver(out, add=filled)))
                     filled = True
             if not filled:
                 out[:] = 0
@@ -93,9 +99,29 @@ class Replicas:
 
         values = self.map(work, range(self.threads))
         whole = self.gradients[0]
-        for other in self.gradients[1:]:
-            whole += other
+
+        def add(part: slice) -> None:
+            own = whole[part]
+            for other in self.gradients[1:]:
+                own += other[part]
+
+        self.each(add, whole.size)
         return float(sum(values)), whole
+
+    def each(self, f: Callable[[slice], Any], size: int) -> list[Any]:
+        """`f` of consecutive parts of a vector of `size` elements, shared by the threads where that is worth it.
+
+        The parts do not depend on the number of threads, so neither do results that add up over them.
+        """
+        parts = [slice(at, min(at + PART, size)) for at in range(0, size, PART)]
+        found: list[Any] = [None] * len(parts)
+
+        def work(places: Iterator[int]) -> None:
+            for place in places:
+                found[place] = f(parts[place])
+
+        share_out(work, range(len(parts)), self.threads * self.inner)
+        return found
 
     def map(self, f: Callable[[Any], Any], items: Sequence[Any]) -> list[Any]:
         """`f` of each item, on the replicas' threads. Raises Abandoned after a stop, and whatever `f` raises."""
@@ -115,12 +141,15 @@ class Replicas:
         return [future.result() for future in futures]
 
 
-def _serve(tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None]) -> None:
+def _serve(tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None], inner: int) -> None:
     while (task := tasks.get()) is not None:
         f, future = task
         if future.set_running_or_notify_cancel():
             try:
-                with np.errstate(all="ignore"):  # whether numbers stay finite is asked of the loss and of the norm
+                with (
+                    grant_threads(inner),
+                    np.errstate(all="ignore"),
+                ):  # whether numbers stay finite is asked of the loss and of the norm
                     future.set_result(f())
             except BaseException as error:
                 future.set_exception(error)

@@ -43,8 +43,8 @@ def start(config: RunConfig, out: Path, *, replace: bool = False, budget: float 
     config = config.resolved()
     RunFolder.check_free(Path(out), replace=replace)
     source = open_source(config)
-    key, inner = Key.of(config.train.seed), config.train.inner_threads
-    vector, model, layout = flatten(build(config.model, source.tokenizer.size, key, threads=inner))
+    key = Key.of(config.train.seed)
+    vector, model, layout = flatten(build(config.model, source.tokenizer.size, key))
     session = Session(config, source, vector, model, layout, Path(out), replace=replace)
     session.measure(budget)
     return session
@@ -143,7 +143,9 @@ class Session:
     def replicas(self, should_stop: Callable[[], bool] = lambda: False) -> Replicas:
         """As many replicas as a part of the batch has rows; the cores left over are for attention inside of each."""
         train = self.config.train
-        return Replicas(train.threads // train.inner_threads, self.layout, should_stop=should_stop)
+        return Replicas(
+            train.threads // train.inner_threads, self.layout, inner=train.inner_threads, should_stop=should_stop
+        )
 
     def sample(self, length: int, prompt: str | None = None) -> str:
         """What the model writes now: a continuation, or an answer to a held-out source."""

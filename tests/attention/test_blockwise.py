@@ -10,8 +10,8 @@ import numpy as np
 import pytest
 
 from minilong.attention import KERNELS, Auto, Blockwise, DistanceBias, Mask, auto, blockwise, dense, naive
-from minilong.attention.workers import one_blas_thread, share_out
 from minilong.autodiff import grad, ops, vjp
+from minilong.backend.workers import one_blas_thread, share_out
 
 SMALL = Blockwise(rows=16, columns=24)
 
@@ -209,7 +209,7 @@ class Library:
 
 def test_the_matrix_library_is_held_to_one_thread_and_released(monkeypatch: pytest.MonkeyPatch) -> None:
     library = Library()
-    monkeypatch.setattr("minilong.attention.workers._blas", lambda: (library,))
+    monkeypatch.setattr("minilong.backend.workers._blas", lambda: (library,))
     with one_blas_thread():
         assert library.num_threads == 1
         with one_blas_thread():  # a caller has limited it already: nothing to do, nothing to restore

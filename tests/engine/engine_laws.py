@@ -5,6 +5,7 @@ They call the engine through its module, so that a wrong one can be put in its p
 
 from __future__ import annotations
 
+import weakref
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
@@ -177,6 +178,36 @@ def graphs_are_consumed() -> None:
         raise AssertionError("a graph was pulled through twice")
 
 
+def gradients_are_delivered() -> None:
+    """Every leaf's gradient once, zeros for one without influence or without a cotangent, and each let go then."""
+    with with_none() as first:
+
+        def f(leaves: Any) -> Any:
+            a, b, _, d = leaves
+            return ops.sum(first(ops.tanh(a) * ops.exp(b), d))
+
+        found: dict[int, Any] = {}
+        given: list[weakref.ref[Any]] = []
+        x = (A, B, np.ones((2, 2), np.float32), np.ones(3))
+
+        def receive(i: int, g: Any) -> None:
+            assert i not in found, f"leaf {i} comes twice"
+            assert not any(ref() is not None for ref in given), "an earlier piece is still held"
+            found[i] = g.copy()
+            given.append(weakref.ref(g))
+
+        value = core.deliver_gradient(f, x, receive)
+        t, e = np.tanh(A), np.exp(B)
+        close(value, (t * e).sum())
+        assert sorted(found) == [0, 1, 2, 3]
+        for i, right in enumerate(((1 - t**2) * e, t * e, np.zeros((2, 2)), np.zeros(3))):
+            close(found[i], right)
+            assert found[i].dtype == x[i].dtype
+    pieces: list[Any] = []
+    assert core.deliver_gradient(lambda leaves: 3.0, x, lambda i, g: pieces.append(i)) == 3.0
+    assert pieces == [0, 1, 2, 3]
+
+
 LAWS = (
     repeated_inputs,
     fan_out,
@@ -188,4 +219,5 @@ LAWS = (
     mixed_second_derivatives,
     levels_are_left,
     graphs_are_consumed,
+    gradients_are_delivered,
 )

@@ -24,13 +24,21 @@ MUTANTS = {
     "counts a node's uses once": ("count_children", "count[parent] += 1", "pass"),
     "keeps consumed graphs": ("backward", "node.saved = node.params = None", "pass"),
     "takes the level from the arguments alone": (
-        "vjp",
+        "_trace",
         "level = _depth.get() + 1",
         "level = 1 + max((x.level for x in flat if type(x) is Tensor), default=0)",
     ),
-    "leaves its level behind": ("vjp", "_depth.reset(token)", "pass"),
-    "drops inputs that are not reached": ("vjp", "zeros_like(x) if c is None else c", "c"),
-    "differentiates constants": ("vjp", "traced = type(y) is Tensor and y.level == level", "traced = True"),
+    "leaves its level behind": ("_trace", "_depth.reset(token)", "pass"),
+    "drops inputs that are not reached": ("vjp", "zeros_like(x) if found.get(i) is None else found[i]", "found.get(i)"),
+    "hands over no leaf that is not reached": ("deliver_gradient", "for i in sorted(missing):", "for i in ():"),
+    "hands a reached leaf zeros as well": ("deliver_gradient", "missing.discard(i)", "pass"),
+    "hands over that there is no cotangent": ("deliver_gradient", "if g is not None:", "if True:"),
+    "holds what was handed over": (
+        "backward",
+        "deliver(place[node], g)",
+        "deliver(place[node], cotangent.setdefault(node, g))",
+    ),
+    "differentiates constants": ("_trace", "traced = type(y) is Tensor and y.level == level", "traced = True"),
 }
 
 

@@ -8,8 +8,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from minilong.autodiff import value_and_grad
-from minilong.autodiff.tree import named
+from minilong.autodiff import deliver_gradient, ops, value_and_grad
+from minilong.autodiff.tree import leaves, named
 from minilong.data.batches import LanguageBatch
 from minilong.keys import Key
 from minilong.models.build import build
@@ -88,8 +88,40 @@ def test_gradients_accumulate_in_the_flat_vector() -> None:
     layout = Layout.of(made)
     once = layout.gather(made, np.empty(layout.size, np.float32))
     total = np.ones(layout.size, np.float32)
-    layout.accumulate(made, total)
+    add, write = layout.receiver(total, add=True), layout.receiver(total)
+    for i, array in enumerate(leaves(made)):
+        add(i, array)
     np.testing.assert_array_equal(total, once + 1)
+    for i, array in enumerate(leaves(made)):
+        write(i, array)
+    np.testing.assert_array_equal(total, once)
+
+
+def test_a_gradient_is_handed_over_leaf_by_leaf() -> None:
+    made = model()
+    layout, flat = Layout.of(made), np.full(Layout.of(made).size, np.nan, np.float32)
+    order: list[int] = []
+    receive = layout.receiver(flat)
+
+    def note(i: int, g: np.ndarray) -> None:
+        order.append(i)
+        receive(i, g)
+
+    value, gradient = value_and_grad(lambda m: causal_loss(m, BATCH))(made)
+    assert deliver_gradient(lambda m: causal_loss(m, BATCH), made, note) == value
+    np.testing.assert_array_equal(flat, layout.gather(gradient, np.empty_like(flat)))
+    assert sorted(order) == list(range(len(layout.names)))
+    assert order != sorted(order)  # the last layers' gradients are there first
+
+
+def test_a_leaf_that_is_not_used_is_handed_zeros() -> None:
+    found: dict[int, np.ndarray] = {}
+    x = (np.ones(3), np.ones((2, 2)))
+    assert deliver_gradient(lambda tree: ops.sum(tree[0] * tree[0]), x, found.__setitem__) == 3.0
+    np.testing.assert_array_equal(found[0], 2 * np.ones(3))
+    np.testing.assert_array_equal(found[1], np.zeros((2, 2)))
+    with pytest.raises(ValueError, match="needs a scalar"):
+        deliver_gradient(lambda tree: tree[0], x, found.__setitem__)
 
 
 def test_view_puts_any_vector_under_the_model() -> None:

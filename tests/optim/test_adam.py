@@ -14,8 +14,9 @@ from minilong import optim
 from minilong.autodiff import ops, value_and_grad
 from minilong.autodiff.numeric import rounding_bound
 from minilong.keys import Key
-from minilong.nn import FeedForward, flatten
+from minilong.nn import FeedForward, Layout, flatten
 from minilong.optim import Adam, AdamState, Schedule, clip
+from minilong.train.replicas import PART, Replicas
 
 SIZES = [1, 7, 63, 64, 65, 128, 200]
 """Around the block size that `small_blocks` sets: one block, blocks that just fit, a rest."""
@@ -162,7 +163,7 @@ def test_float32_stays_float32_and_close_to_float64() -> None:
     right = run(KINDS[2], theta, gradients, lrs, 50)
     single = theta.astype(np.float32)
     state = KINDS[2].init(single)
-    assert all(a.dtype == np.float32 for a in (state.first, state.second, *state.scratch))
+    assert all(a.dtype == np.float32 for a in (state.first, state.second))
     for g, lr in zip(gradients.astype(np.float32), lrs, strict=True):
         KINDS[2].step(state, single, g, lr, decayed=50)
     assert single.dtype == state.first.dtype == state.second.dtype == np.float32
@@ -253,3 +254,20 @@ def test_settings_are_fields_with_the_papers_defaults() -> None:
         "weight_decay": 0.0,
         "decoupled": False,
     }
+
+
+@pytest.mark.parametrize("decoupled", [False, True])
+def test_parts_among_threads_change_no_bit(decoupled: bool) -> None:
+    size = 2 * PART + 12345
+    rng = np.random.default_rng(1)
+    gradient = rng.standard_normal(size).astype(np.float32)
+    kind = Adam(weight_decay=0.1, decoupled=decoupled)
+    whole, parts = (np.ones(size, np.float32) for _ in range(2))
+    alone, shared = kind.init(whole), kind.init(parts)
+    with Replicas(3, Layout((), (), (), 0, 0)) as replicas:
+        for lr in (0.1, 0.01):
+            kind.step(alone, whole, gradient, lr, decayed=PART + 7)
+            kind.step(shared, parts, gradient, lr, decayed=PART + 7, each=replicas.each)
+    assert alone.steps == shared.steps == 2
+    for one, other in ((whole, parts), (alone.first, shared.first), (alone.second, shared.second)):
+        np.testing.assert_array_equal(one, other)

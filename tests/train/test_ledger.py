@@ -145,6 +145,28 @@ MODES: dict[str, dict[str, Any]] = {
         "train__batch": 8,
         "model__context": 128,
     },
+    "many units": {
+        "model__context": 8,
+        "train__batch": 64,
+        "model__layers": 1,
+        "model__width": 16,
+        "model__feed_forward": 256,
+    },
+    "untied": {"model__tied": False, "model__width": 64, "model__context": 64},
+    "untied, reversible": {"model__tied": False, "model__depth": "reversible", "model__layers": 6},
+    "more weights": {"model__width": 256, "model__layers": 3, "model__context": 16},
+    "more weights, untied": {"model__tied": False, "model__width": 256, "model__layers": 1, "model__context": 16},
+    "more weights, checkpoint": {"model__depth": "checkpoint", "model__width": 192, "model__layers": 6},
+    "blockwise rows": {"model__attention": "blockwise", "model__context": 100, "train__batch": 8},
+    "blockwise, checkpoint": {
+        "model__attention": "blockwise",
+        "model__context": 400,
+        "train__batch": 4,
+        "model__heads": 8,
+        "model__width": 64,
+        "model__depth": "checkpoint",
+        "model__feed_forward": 16,
+    },
     "accumulated": {"train__accumulate": 4, "train__batch": 16, "model__context": 64, "model__width": 64},
 }
 
@@ -157,7 +179,7 @@ def test_other_ways(name: str) -> None:
 
 # Wrong formulas, which the tests above must find
 
-MISTAKES: dict[str, tuple[str, Callable[..., Any], Callable[[], None]]] = {
+MISTAKES: dict[str, tuple[str, Any, Callable[[], None]]] = {
     "scores counted for blockwise attention": (
         "ledger_layers.kernel",
         lambda c, queries, keys: "dense",
@@ -177,6 +199,21 @@ MISTAKES: dict[str, tuple[str, Callable[..., Any], Callable[[], None]]] = {
         "ledger.chunk_rows",
         lambda classes: 10**9,
         test_cross_entropy_in_the_vocabulary,
+    ),
+    "activations that keep their argument": (
+        "ledger_layers.INSIDE",
+        {"gelu_tanh": (2, 2)},
+        lambda: test_attention_in_n("blockwise"),
+    ),
+    "all gradients at a time": (
+        "ledger.waiting",
+        lambda c, table, parameters: table + parameters,
+        lambda: test_other_ways("more weights, untied"),
+    ),
+    "activations free on the way there": (
+        "ledger_layers.BLOCK",
+        -(10**9),
+        lambda: test_other_ways("many units"),
     ),
     "no window": (
         "ledger.Window",

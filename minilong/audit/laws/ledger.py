@@ -244,8 +244,18 @@ planted(
 )  # fmt: skip
 planted(
     "ledger", "what GELU keeps is left out", LAYER,
-    lambda c: our_layer(**c) - 8 * c["rows"] * c["length"] * c["hidden"],
+    lambda c: our_layer(**c) - 4 * c["rows"] * c["length"] * c["hidden"],
     "plausible: elementwise functions thought free",
+)  # fmt: skip
+planted(
+    "ledger", "GELU keeps its argument as well", LAYER,
+    lambda c: our_layer(**c) + 4 * c["rows"] * c["length"] * c["hidden"],
+    "Korthikanti et al. 2022, section 4.1: the argument is stored, the derivative computed from it (here until 0.5)",
+)  # fmt: skip
+planted(
+    "ledger", "merged heads copied", LAYER,
+    lambda c: our_layer(**c) + 4 * c["rows"] * c["length"] * c["width"] * (c["kernel"] != "naive"),
+    "plausible: the output counted head by head for attention, and once more for the product after it",
 )  # fmt: skip
 planted(
     "cache-bytes", "key heads counted as query heads", CACHE, lambda c: our_cache(**{**c, "kv_heads": c["heads"]}),
