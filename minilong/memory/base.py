@@ -141,11 +141,13 @@ def length_of(rows: Rows, before: Rows = ()) -> int:
     if len(lengths) != 1 or 0 in lengths:
         raise ValueError(f"memory: rows must have one length of at least 1, not {sorted(lengths)}")
     if before:
-        found, kept = ([_rest(x) for x in some] for some in (rows, before))
-        if found != kept:
+        same = len(rows) == len(before)
+        if not same or any(x.dtype != y.dtype or _rest(x) != _rest(y) for x, y in zip(rows, before, strict=True)):
+            found, kept = ([(*_rest(x), np.dtype(x.dtype).name) for x in some] for some in (rows, before))
             raise ValueError(f"memory: rows {found} do not continue rows {kept} (shape without time, type)")
     return int(rows[0].shape[-2])
 
 
 def _rest(x: Any) -> tuple[Any, ...]:
-    return (*x.shape[:-2], x.shape[-1], np.dtype(x.dtype).name)
+    shape = x.shape
+    return (*shape[:-2], shape[-1])

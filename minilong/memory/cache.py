@@ -6,8 +6,9 @@ from dataclasses import dataclass, replace
 
 import numpy as np
 
+from minilong.attention.layout import token_major
 from minilong.autodiff import Tensor
-from minilong.backend import Array, array_module, workspace
+from minilong.backend import Array, array_module
 from minilong.memory.base import Card, Memory, Rows, length_of
 
 LEAST = 16
@@ -128,7 +129,7 @@ def owned(state: CacheState, rows: Rows) -> Buffer | None:
 
 def fresh(kept: Rows, rows: Rows, size: int) -> Buffer:
     """A new buffer for `size` rows like `rows`, which begins with a copy of `kept`."""
-    buffer = Buffer(tuple(workspace(array_module(x), (*x.shape[:-2], size, x.shape[-1]), x.dtype) for x in rows))
+    buffer = Buffer(tuple(token_major(array_module(x), x.shape[:-2], size, x.shape[-1], x.dtype) for x in rows))
     if kept:
         put(buffer, kept, 0)
     return buffer

@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from minilong.attention import auto
-from minilong.autodiff import ops, rotate
+from minilong.autodiff import Tensor, ops, rotate
 from minilong.backend import Array, array_module
 from minilong.keys import Key
 from minilong.nn.layers import Linear
@@ -155,10 +155,16 @@ def _per_head(x: Any) -> Any:
 def _split(x: Any, heads: int) -> Any:
     """(b, t, heads d) -> (b, heads, t, d)"""
     b, t, width = x.shape
-    return ops.transpose(ops.reshape(x, shape=(b, t, heads, width // heads)), order=(0, 2, 1, 3))
+    shape, order = (b, t, heads, width // heads), (0, 2, 1, 3)
+    if type(x) is not Tensor:  # the same; a token that is generated waits for little else
+        return x.reshape(shape).transpose(order)
+    return ops.transpose(ops.reshape(x, shape=shape), order=order)
 
 
 def _merge(x: Any) -> Any:
     """(b, heads, t, d) -> (b, t, heads d)"""
     b, heads, t, d = x.shape
-    return ops.reshape(ops.transpose(x, order=(0, 2, 1, 3)), shape=(b, t, heads * d))
+    shape, order = (b, t, heads * d), (0, 2, 1, 3)
+    if type(x) is not Tensor:
+        return x.transpose(order).reshape(shape)
+    return ops.reshape(ops.transpose(x, order=order), shape=shape)

@@ -10,7 +10,8 @@ from minilong.data.vocabulary import FIRST, Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
 from minilong.memory import Memory
-from minilong.train.loaded import LoadedRun, as_row, finite, one_blas_thread
+from minilong.train.config import available_threads
+from minilong.train.loaded import LoadedRun, as_row, finite, ready_to_read
 from minilong.train.reader import RaggedReader, Reader
 
 
@@ -35,8 +36,8 @@ def generate(
     tokens = as_row(tokenizer.encode(prompt or "\n"))
     numbers = Key.of(seed).fold("generate").generator()
     decoder = tokenizer.stream_decoder()
-    reader = Reader(loaded.model, memory)
-    with one_blas_thread():
+    reader = Reader(loaded.model, memory, length=tokens.shape[1] + length, threads=available_threads())
+    with ready_to_read():
         for _ in range(length):
             with np.errstate(all="ignore"):  # `finite` says it in words
                 logits = reader.read(tokens)[0]
@@ -67,9 +68,9 @@ def generate_batch(
     encoded = [np.asarray(tokenizer.encode(prompt or "\n"), np.int32) for prompt in prompts]
     numbers = [Key.of(seed).fold("generate").generator() for _ in prompts]
     written: list[list[int]] = [[] for _ in prompts]
-    with one_blas_thread():
+    with ready_to_read():
         try:
-            reader = RaggedReader(loaded.model, encoded, memory)
+            reader = RaggedReader(loaded.model, encoded, memory, new=length, threads=available_threads())
             tokens = reader.prompts
             for _ in range(length):
                 with np.errstate(all="ignore"):

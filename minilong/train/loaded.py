@@ -9,6 +9,7 @@ from typing import Any
 
 import numpy as np
 
+from minilong.backend import keep_freed_memory
 from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
 from minilong.train import checkpoint as ck
@@ -48,14 +49,15 @@ def finite(logits: np.ndarray) -> np.ndarray:
     return logits
 
 
-def one_blas_thread() -> AbstractContextManager[Any]:
-    """Holds the BLAS library to one thread inside.
+def ready_to_read() -> AbstractContextManager[Any]:
+    """Holds the BLAS library to one thread inside, and lets the process keep the memory that it frees.
 
-    The products of a single row of tokens are too small to share: waiting for one another, the threads take three times
+    The products of a few rows of tokens are too small to share: waiting for one another, the threads take three times
     as long on a quiet machine, and up to a hundred times as long beside other work.
     """
     from threadpoolctl import threadpool_limits
 
+    keep_freed_memory()
     limits: AbstractContextManager[Any] = threadpool_limits(1)
     return limits
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 from minilong.backend import Array
-from minilong.memory import Memory
+from minilong.backend.workers import grant_threads
+from minilong.memory import Full, Memory
 from minilong.nn.models import Stream
+from minilong.nn.panels import FEW, for_few_rows
 
 CHUNK = 512
 """Tokens of a prompt that are read at once: activations take the memory of a chunk, whatever the prompt's length."""
@@ -21,17 +23,33 @@ class Reader:
     memory: what is remembered; by default what the model was built with. A model that remembers everything is read to
     its context at most: a text that is full starts afresh from the second half of what the model had seen. With a
     window or a segment memory a text goes on for ever in constant memory.
+    length: tokens that a text will have in the end, where that is known: a cache of everything is then allocated once.
+    threads: that large operations may use.
     """
 
-    def __init__(self, model: Any, memory: Memory | None = None, *, chunk: int = CHUNK) -> None:
-        self.model, self.memory, self.chunk = model, memory, chunk
+    def __init__(
+        self,
+        model: Any,
+        memory: Memory | None = None,
+        *,
+        length: int | None = None,
+        threads: int = 1,
+        chunk: int = CHUNK,
+    ) -> None:
+        self.model, self.threads, self.chunk = model, threads, chunk
+        self._panels: Any = None
         self.stream: Stream = model.start(memory)
+        if length and isinstance(self.stream.memory, Full):
+            memory = Full(capacity=max(1, min(length, model.context)))
+            self.stream = model.start(memory)
+        self.memory = memory
         self.endless = self.stream.memory.card.constant_memory
         self._recent = np.zeros((1, 0), np.int32)
 
     def read(self, tokens: Array) -> np.ndarray:
         """Read on: integers (b, t), t > 0 -> logits (b, vocabulary)."""
-        return self.model.logits(self.hidden(tokens))[:, -1]  # type: ignore[no-any-return]
+        with grant_threads(self.threads):
+            return self.model.logits(self.hidden(tokens))[:, -1]  # type: ignore[no-any-return]
 
     def hidden(self, tokens: Array) -> np.ndarray:
         """The same before the output projection, of the last token only: (b, 1, width)."""
@@ -39,9 +57,17 @@ class Reader:
             tokens = self._within_context(tokens)
         last = None
         for first in range(0, tokens.shape[1], self.chunk):
-            last = self.model.extend(tokens[:, first : first + self.chunk], self.stream)
+            last = self._fit(len(tokens)).extend(tokens[:, first : first + self.chunk], self.stream)
         assert last is not None
         return last[:, -1:]  # type: ignore[no-any-return]
+
+    def _fit(self, rows: int) -> Any:
+        """The model in the form that reads so many texts fastest."""
+        if rows > FEW:
+            return self.model
+        if self._panels is None:
+            self._panels = for_few_rows(self.model, rows)
+        return self._panels
 
     def _within_context(self, tokens: Array) -> Array:
         """What to read so that no text exceeds the context; starts afresh where it would."""
@@ -60,15 +86,24 @@ class RaggedReader(Reader):
     """Prompts of several lengths in one batch: shorter ones are padded in front, where nothing sees the padding.
 
     The texts together may not exceed the context where the model remembers everything (ValueError), nor may there be
-    sinks, which are the first tokens of a text and so at another place in each row.
+    sinks, which are the first tokens of a text and so at another place in each row. new: tokens that will follow, where
+    that is known.
     """
 
-    def __init__(self, model: Any, prompts: Sequence[Array], memory: Memory | None = None) -> None:
-        super().__init__(model, memory)
+    def __init__(
+        self,
+        model: Any,
+        prompts: Sequence[Array],
+        memory: Memory | None = None,
+        *,
+        new: int | None = None,
+        threads: int = 1,
+    ) -> None:
         longest = max(map(len, prompts))
+        super().__init__(model, memory, length=new and longest + new, threads=threads)
         starts = np.array([longest - len(prompt) for prompt in prompts])
         if starts.any():
-            self.stream = model.start(memory, starts)
+            self.stream = model.start(self.memory, starts)
             if self.stream.memory.mask(0, 1).sinks:
                 raise ValueError("prompts of several lengths have no common first tokens, so there can be no sinks")
         self.prompts = np.zeros((len(prompts), longest), np.int32)

@@ -11,7 +11,7 @@ from minilong.autodiff import log_softmax
 from minilong.data.batches import PairBatch
 from minilong.data.vocabulary import BOS, EOS, PAD, SEPARATOR, Tokenizer
 from minilong.errors import UserError
-from minilong.train.loaded import LoadedRun, finite, one_blas_thread
+from minilong.train.loaded import LoadedRun, finite, ready_to_read
 
 NEVER = (PAD, BOS, SEPARATOR)
 """Tokens that no answer holds."""
@@ -47,7 +47,7 @@ def translate(
     if not ids:
         return []
     source, lengths = pad_rows(ids)
-    with one_blas_thread(), np.errstate(all="ignore"):  # `finite` says it in words
+    with ready_to_read(), np.errstate(all="ignore"):  # `finite` says it in words
         if beam == 1:
             answers = greedy(loaded.model, source, lengths, longest)
         else:
