@@ -16,7 +16,6 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 
-from bench.torch_peer import Model, by_field_path, gradients, load
 from minilong.autodiff import IGNORE
 from minilong.data.batches import LanguageBatch, PairBatch, pair_batch
 from minilong.keys import Key
@@ -26,6 +25,8 @@ from minilong.nn import flatten
 from minilong.objectives import causal_loss, sequence_loss
 from minilong.optim import Adam, Schedule, clip
 from minilong.train.replicas import Replicas
+
+from .torch_peer import Model, by_field_path, gradients, load
 
 VOCABULARY = 19
 PAD, BOS, EOS = 0, 1, 2

@@ -16,7 +16,7 @@ COMMANDS = {
     "translate": "Translate sentences with a trained encoder-decoder.",
     "info": "Show presets, a run, or what a model would need.",
     "ledger": "Predict and measure the memory of a training step.",
-    "bench": "Compare position schemes, and memories, by small experiments.",
+    "bench": "Time minilong beside its peers; compare schemes and memories.",
     "audit": "Check equations, code and laws; or a function of your own.",
 }
 

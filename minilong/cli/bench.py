@@ -1,4 +1,4 @@
-"""`minilong bench`: experiments that reproduce published findings small, on this machine."""
+"""`minilong bench`: timing beside peers, and experiments that reproduce published findings small, on this machine."""
 
 from __future__ import annotations
 
@@ -16,6 +16,8 @@ from click.exceptions import Exit
 from minilong.cli.errors import INTERRUPTED, drop_unwritable_output
 from minilong.cli.output import console, duration, from_command_line, plain_table, seconds_of
 from minilong.cli.stopping import stop_requests
+from minilong.cli.timing import TimingGroup
+from minilong.cli.timing import command as timing
 from minilong.errors import UserError
 
 if TYPE_CHECKING:
@@ -25,19 +27,27 @@ if TYPE_CHECKING:
 LIVE_INTERVAL, PLAIN_INTERVAL = 0.2, 20.0
 
 
-@click.group(name="bench", short_help="Compare position schemes, and memories, by small experiments.")
+@click.group(name="bench", cls=TimingGroup, short_help="Time minilong beside its peers; compare schemes and memories.")
 def command() -> None:
-    """Experiments that reproduce published findings small, on this machine: trained models, seeds and bands.
+    """Time minilong beside its peers, or run an experiment that reproduces a published finding small.
 
-    Each writes results.json with every number, a picture and the tables into --out. Finished parts are kept: after
-    Ctrl-C, or a crash, the same command goes on.
+    A CASE is a training step, generation, an operation, a start, a save; --list shows them. Without one all are timed,
+    in about a quarter of an hour. Results must agree with the peer's before anything is timed. Experiments train
+    models over several seeds; their finished parts are kept, so that the same command goes on.
 
     \b
     Examples:
+      minilong bench --list                   what can be timed
+      minilong bench step-0.8m                a training step beside PyTorch's
+      minilong bench 'step-*' --against torch,torch-compile,jax
+      minilong bench --json bench.json --plot bench.png
+      minilong bench step-10.7m --profile     where the time of a step goes
       minilong bench extrapolation            train at 64 characters, read up to 2,048
       minilong bench recall                   what memories recall, by bytes and by perplexity
-      minilong bench recall --quick           seconds: whether everything works
     """
+
+
+command.add_command(timing)
 
 
 def _budget(_ctx: click.Context, _option: click.Parameter, written: str | None) -> float | None:
