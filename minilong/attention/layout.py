@@ -63,14 +63,12 @@ class Layout:
 
         by_row: rows of the batch are never taken together, because they do not see the same keys.
         """
-        count = max(1, area // max(1, scores))
-        heads = self.outer[-1]
-        several = max(1, count // max(1, heads)) if not by_row and len(self.outer) > 1 else 1
-        steps = [several, *(1 for _ in self.outer[1:-1]), count][-len(self.outer) :]
-        axes = [
-            [slice(i, min(i + step, n)) for i in range(0, n, step)] for n, step in zip(self.outer, steps, strict=True)
-        ]
-        return list(itertools.product(*axes))
+        left, axes = max(1, area // max(1, scores)), []
+        for axis, n in reversed(list(enumerate(self.outer))):  # heads lie nearest to one another: they come first
+            step = 1 if by_row and axis == 0 and len(self.outer) > 1 else max(1, min(n, left))
+            axes.append([slice(i, min(i + step, n)) for i in range(0, n, step)])
+            left //= step
+        return list(itertools.product(*reversed(axes)))
 
 
 def extent(at: tuple[Any, ...]) -> tuple[int, ...]:
@@ -99,4 +97,4 @@ def longest(xp: Any, x: Array) -> Array:
 
 def bounded(xp: Any, q: Array, k: Array, scale: float) -> bool:
     """Whether |q| |k| keeps all scores so near to zero that their exponentials can be taken as they are."""
-    return scale * float((longest(xp, q) * longest(xp, k)).max(initial=0.0)) <= BOUNDED
+    return abs(scale) * float((longest(xp, q) * longest(xp, k)).max(initial=0.0)) <= BOUNDED

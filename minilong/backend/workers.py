@@ -2,7 +2,7 @@
 
 NumPy releases the interpreter's lock while it computes. How many threads an operation may use is granted from above
 (`grant_threads`), as the matrix library's own threads are: it is no property of a model, and no number depends on it
-but for the last bits of large matrix products, whose parts are cut by it.
+but for the last bits of large products and sums, whose parts are cut by it.
 """
 
 from __future__ import annotations

@@ -44,7 +44,7 @@ def ending(ctx: click.Context) -> Iterator[None]:
         where = (
             error.ctx.command_path if error.ctx else " ".join(filter(None, (ctx.command_path, ctx.invoked_subcommand)))
         )
-        fail(f"{error.format_message().rstrip('.')}; see `{where} --help`")
+        fail(f"{error.format_message().rstrip('.')}; see `{where.rstrip()} --help`")
     except click.ClickException as error:
         fail(error.format_message())
     except (KeyboardInterrupt, click.Abort):

@@ -146,10 +146,8 @@ def _serve(tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None], inn
         f, future = task
         if future.set_running_or_notify_cancel():
             try:
-                with (
-                    grant_threads(inner),
-                    np.errstate(all="ignore"),
-                ):  # whether numbers stay finite is asked of the loss and of the norm
+                # Whether numbers stay finite is asked of the loss and of the norm.
+                with grant_threads(inner), np.errstate(all="ignore"):
                     future.set_result(f())
             except BaseException as error:
                 future.set_exception(error)

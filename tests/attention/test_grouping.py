@@ -77,7 +77,9 @@ def test_groups_hold_as_many_heads_as_fill_a_block_and_rows_only_if_they_see_the
     assert sizes((3, 3), 10, 60, by_row=True) == [(1, 3)] * 3
     assert sizes((3, 3), 10, 9, by_row=False) == [(1, 1)] * 9
     assert sizes((5,), 10, 30, by_row=True) == [(3,), (2,)]
-    assert sizes((2, 3, 2), 1, 100, by_row=False) == [(2, 1, 2)] * 3
+    assert sizes((2, 3, 2), 1, 100, by_row=False) == [(2, 3, 2)]
+    assert sizes((2, 3, 2), 1, 5, by_row=False) == [(1, 2, 2), (1, 1, 2)] * 2
+    assert sizes((2, 3, 1), 1, 100, by_row=True) == [(1, 3, 1)] * 2  # query heads that share key heads
     assert sizes((0, 3), 10, 60, by_row=False) == []
 
 

@@ -133,3 +133,9 @@ def test_an_interrupt_leaves_one_line_and_what_was_measured(tmp_path: Path) -> N
     assert line == f"interrupted: 0 of 2 cases were measured; written     {file}"
     assert "Traceback" not in out
     assert all(case["status"] == "unfinished" for case in json.loads(file.read_text())["cases"])
+
+
+def test_a_wrong_value_points_to_the_help_that_there_is() -> None:
+    result = call("step-0.8m", "--rounds", "0")
+    assert result.exit_code == 2
+    assert result.output.strip().endswith(" bench --help`")
