@@ -36,6 +36,11 @@ class Key:
         """`n` independent children."""
         return tuple(self.fold(i) for i in range(n))
 
+    @property
+    def words(self) -> tuple[int, int]:
+        """The key as the two 64-bit words of Philox 4x64, the lower one first."""
+        return self.bits & (2**64 - 1), self.bits >> 64
+
     def generator(self) -> np.random.Generator:
         """A NumPy generator that starts at this key's first number: two calls give the same numbers."""
         return np.random.Generator(np.random.Philox(key=self.bits))

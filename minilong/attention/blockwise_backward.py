@@ -16,6 +16,7 @@ from minilong.attention.blocks import Blocks, Scratch
 from minilong.attention.layout import Layout, extent, token_major
 from minilong.attention.reach import Reach
 from minilong.backend import Array
+from minilong.backend.products import matmul
 from minilong.backend.workers import share_out
 
 PANEL = 4096
@@ -137,19 +138,19 @@ def _panel(
         total = room.total.take(*lead, n, d)
         for index, (j, j_end, cut) in enumerate(reached):
             c, here = j_end - j, slice(j - low, j_end - low)
-            p = xp.matmul(queries, keys[..., here, :].swapaxes(-1, -2), out=room.weights.take(*lead, n, c))
+            p = matmul(xp, queries, keys[..., here, :].swapaxes(-1, -2), out=room.weights.take(*lead, n, c))
             reach.add_to(p, at, i, i_end, j, j_end, cut)
             xp.exp(p, out=p)
-            gv[..., j:j_end, :] += xp.matmul(
-                p.swapaxes(-1, -2), cotangents[..., :e], out=room.product.take(*lead, c, e)
+            gv[..., j:j_end, :] += matmul(
+                xp, p.swapaxes(-1, -2), cotangents[..., :e], out=room.product.take(*lead, c, e)
             )
-            ds = xp.matmul(cotangents, values[..., here, :].swapaxes(-1, -2), out=room.scores.take(*lead, n, c))
+            ds = matmul(xp, cotangents, values[..., here, :].swapaxes(-1, -2), out=room.scores.take(*lead, n, c))
             ds *= p
-            gk[..., j:j_end, :] += xp.matmul(ds.swapaxes(-1, -2), queries[..., :d], out=room.product.take(*lead, c, d))
+            gk[..., j:j_end, :] += matmul(xp, ds.swapaxes(-1, -2), queries[..., :d], out=room.product.take(*lead, c, d))
             if index:
-                total += xp.matmul(ds, k[..., j:j_end, :], out=room.product.take(*lead, n, d))
+                total += matmul(xp, ds, k[..., j:j_end, :], out=room.product.take(*lead, n, d))
             else:
-                xp.matmul(ds, k[..., j:j_end, :], out=total)
+                matmul(xp, ds, k[..., j:j_end, :], out=total)
             if gb.shape[-1] and least is not None:
                 _add_bias(xp, gb, ds.reshape(*lead, r, i_end - i, c), i + reach.mask.offset - least - j)
         total *= scale

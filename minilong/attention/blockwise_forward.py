@@ -13,9 +13,10 @@ from collections.abc import Iterator
 from typing import Any
 
 from minilong.attention.blocks import Blocks, Scratch
-from minilong.attention.layout import BOUNDED, Layout, extent, longest, token_major
+from minilong.attention.layout import BOUNDED, Layout, extent, largest, longest, row_sums, token_major
 from minilong.attention.reach import Reach
 from minilong.backend import Array, workspace
+from minilong.backend.products import matmul
 from minilong.backend.workers import share_out
 
 SLACK = 8.0
@@ -35,7 +36,7 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
     out, out_lse = layout.stacked(y), layout.stacked(lse)
     rows, columns = blocks.shape(r, t, s, reach.mask)
     longest_key = longest(xp, k) if r * t >= 8 else None  # for a few it costs more than it saves
-    largest_bias = 0.0 if layout.values is None else float(xp.abs(layout.values).max(initial=0.0))
+    largest_bias = 0.0 if layout.values is None else largest(xp.abs(layout.values))
     starts = range(0, t, rows)[::-1]  # of a causal mask the last block of queries reaches most: begin with it
     groups = layout.groups(r * rows * columns, blocks.area, by_row=reach.by_row)
     items = [(at, i) for at in groups for i in starts]
@@ -44,7 +45,7 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
         heads = max((math.prod(extent(at)) for at in groups), default=0)
         scores, queries = (Scratch(xp, heads * r * rows * width, q.dtype) for width in (columns, d))
         sums, product = (Scratch(xp, heads * r * rows * e, q.dtype) for _ in range(2))
-        ones = xp.ones(columns, q.dtype)
+        ones, least = xp.ones(columns, q.dtype), float(xp.finfo(q.dtype).min)
         for at, i in items:
             i_end = min(i + rows, t)
             lead, n = extent(at), r * (i_end - i)
@@ -53,14 +54,14 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
             own = block.reshape(*lead, n, d)
             keys, values = k[at], v[at]
             bounded = longest_key is not None and (
-                float((longest(xp, own) * longest_key[at]).max(initial=0.0)) + largest_bias <= BOUNDED
+                largest(longest(xp, own) * longest_key[at]) + largest_bias <= BOUNDED
             )
             m = l = a = None
             for j, j_end, cut in reach.blocks(at, i, i_end, columns):
-                p = xp.matmul(own, keys[..., j:j_end, :].swapaxes(-1, -2), out=scores.take(*lead, n, j_end - j))
+                p = matmul(xp, own, keys[..., j:j_end, :].swapaxes(-1, -2), out=scores.take(*lead, n, j_end - j))
                 reach.add_to(p, at, i, i_end, j, j_end, cut)
                 if not bounded:
-                    top = p.max(axis=-1, initial=-xp.finfo(p.dtype).max)  # finite even where nothing is visible
+                    top = xp.maximum(p.max(axis=-1), least)  # finite even where nothing is visible
                     if m is None:
                         m = top
                     elif (top > m + SLACK).any():
@@ -72,10 +73,13 @@ def sweep_forward(xp: Any, layout: Layout, reach: Reach, scale: float, blocks: B
                     p -= m[..., None]
                 xp.exp(p, out=p)
                 if a is None:
-                    l, a = p @ ones[: j_end - j], xp.matmul(p, values[..., j:j_end, :], out=sums.take(*lead, n, e))
+                    l, a = (
+                        row_sums(xp, p, ones[: j_end - j]),
+                        matmul(xp, p, values[..., j:j_end, :], out=sums.take(*lead, n, e)),
+                    )
                 else:
-                    l += p @ ones[: j_end - j]
-                    a += xp.matmul(p, values[..., j:j_end, :], out=product.take(*lead, n, e))
+                    l += row_sums(xp, p, ones[: j_end - j])
+                    a += matmul(xp, p, values[..., j:j_end, :], out=product.take(*lead, n, e))
             if a is None or l is None:
                 out[at][..., i:i_end, :] = 0
                 out_lse[at][..., i:i_end] = -xp.inf

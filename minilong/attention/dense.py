@@ -9,14 +9,13 @@ import math
 from collections.abc import Iterator
 from typing import Any
 
-import numpy as np
-
 from minilong.attention.bias import as_scores
-from minilong.attention.layout import bounded, token_major
+from minilong.attention.layout import bounded, row_sums, token_major
 from minilong.attention.mask import Mask
 from minilong.attention.naive import array_of, grouped, masked_softmax
 from minilong.autodiff import draws, ops, primitive, real
 from minilong.backend import Array, array_module, workspace
+from minilong.backend.products import matmul
 from minilong.backend.workers import granted_threads, share_out
 
 AREA = 1 << 17
@@ -87,8 +86,7 @@ def _forward(
     weights = workspace(xp, (*batch, t, s), q.dtype)
     added = None if bias is None else bias.astype(q.dtype, copy=False)
     if allowed is not None:
-        hidden = xp.zeros(allowed.shape, q.dtype)
-        hidden[~allowed] = -xp.inf
+        hidden = xp.where(allowed, 0.0, -xp.inf).astype(q.dtype)
         added = hidden if added is None else added + hidden
     if added is not None:
         added = xp.broadcast_to(added, (*batch, t, s))
@@ -99,14 +97,14 @@ def _forward(
     def work(rows: Iterator[Any]) -> None:
         for i in rows:
             p = weights[i]
-            xp.matmul(q[i] * scale, k[i].swapaxes(-1, -2), out=p)
+            matmul(xp, q[i] * scale, k[i].swapaxes(-1, -2), out=p)
             if added is not None:
                 p += added[i]
             if few or bias is not None or not bounded(xp, q[i], k[i], scale):
-                p -= xp.max(p, axis=-1, keepdims=True, initial=least)  # finite even where nothing is allowed
+                p -= xp.maximum(xp.max(p, axis=-1, keepdims=True), least)  # finite even where nothing is allowed
             xp.exp(p, out=p)
-            p *= (1.0 / xp.maximum(p @ ones, tiny))[..., None]
-            xp.matmul(p, v[i], out=y[i])
+            p *= (1.0 / xp.maximum(row_sums(xp, p, ones), tiny))[..., None]
+            matmul(xp, p, v[i], out=y[i])
 
     rows = _rows(weights)
     if len(rows) == 1:
@@ -131,16 +129,16 @@ def _backward(
     gb, shared = _bias_sums(xp, weights, bias_shape)
     for i in _rows(weights):
         p = weights[i]
-        xp.matmul(p.swapaxes(-1, -2), g[i], out=gv[i])
-        gs = g[i] @ wide_v[i].swapaxes(-1, -2)
+        matmul(xp, p.swapaxes(-1, -2), g[i], out=gv[i])
+        gs = matmul(xp, g[i], wide_v[i].swapaxes(-1, -2))
         gs -= along[i]
         gs *= p
         if gb is not None and shared:
             gb += gs.sum(axis=0, keepdims=True)
         elif gb is not None:
             gb[i] = gs
-        xp.matmul(gs, wide_k[i], out=gq[i])
-        xp.matmul(gs.swapaxes(-1, -2), wide_q[i], out=gk[i])
+        matmul(xp, gs, wide_k[i], out=gq[i])
+        matmul(xp, gs.swapaxes(-1, -2), wide_q[i], out=gk[i])
         gq[i] *= scale
         gk[i] *= scale
     found = ops.reduce_to(gq, q.shape), ops.reduce_to(gk, k.shape), ops.reduce_to(gv, v.shape)
@@ -172,7 +170,7 @@ def dense(q: Any, k: Any, v: Any, *, mask: Mask | None = None, scale: float | No
     allowed = mask.dense(array_of(q), t, s) if type(mask) is not Mask or mask.hides(s) else None
     inputs = grouped(q, k, v)
     if allowed is not None and allowed.ndim > 2 and each > 1:
-        allowed = np.expand_dims(allowed, -3)
+        allowed = allowed[..., None, :, :]
     if bias is None:
         y = attend(*inputs, scale=scale, allowed=allowed)
     else:

@@ -6,6 +6,8 @@ import math
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minilong.attention.bias import DistanceBias
 from minilong.attention.blocks import Blocks
 from minilong.attention.blockwise import attend_blocks, attend_blocks_biased
@@ -14,6 +16,7 @@ from minilong.attention.mask import Mask
 from minilong.attention.naive import array_of, grouped
 from minilong.autodiff import Tensor, ops
 from minilong.backend import Array
+from minilong.backend.kernels.flash_plan import WIDEST
 
 
 @dataclass(frozen=True)
@@ -52,8 +55,8 @@ class Blockwise(Blocks):
         """
         inputs, values, least = prepared(q, k, v, mask, bias)
         scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
-        y, lse = attend_blocks.forward(
-            array_of(q), *inputs, scale=scale, mask=mask or Mask(), blocks=self, values=values, least=least
+        y, lse = attend_blocks.with_aux(
+            *inputs, scale=scale, mask=mask or Mask(), blocks=self, values=values, least=least
         )
         return y.reshape(*q.shape[:-1], v.shape[-1]), lse.reshape(q.shape[:-1])
 
@@ -100,6 +103,10 @@ class Auto:
     def choice(self, q: Any, k: Any, mask: Mask | None = None, bias: Any = None) -> Any:
         """The kernel that takes these arguments."""
         table = bias is not None and not isinstance(bias, DistanceBias)
+        if array_of(q) is not np:  # a GPU's kernels are for any size; they give a bias no cotangent
+            learned = isinstance(bias, DistanceBias) and isinstance(bias.values, Tensor)
+            wide = max(q.shape[-1], k.shape[-1]) > WIDEST
+            return dense if wide or learned or table or type(mask or Mask()) is not Mask else self.blockwise
         few = q.shape[-2] == 1 or math.prod(q.shape[-3:-1]) * k.shape[-2] <= self.limit
         if few or table or type(mask or Mask()) is not Mask:
             return dense

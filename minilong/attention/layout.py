@@ -9,6 +9,8 @@ import itertools
 from dataclasses import dataclass
 from typing import Any
 
+import numpy as np
+
 from minilong.backend import Array, workspace
 
 
@@ -92,9 +94,20 @@ BOUNDED = 40.0
 
 def longest(xp: Any, x: Array) -> Array:
     """The largest norm of a row, for each head: x (..., n, d) -> (...)."""
-    return xp.sqrt(xp.einsum("...nd,...nd->...n", x, x).max(axis=-1, initial=0.0))
+    squares = xp.einsum("...nd,...nd->...n", x, x)
+    return xp.sqrt(squares.max(axis=-1) if x.shape[-2] else squares.sum(axis=-1))
+
+
+def row_sums(xp: Any, x: Array, ones: Array) -> Array:
+    """Sums over the last axis. On a CPU a product with ones is several times faster than a reduction."""
+    return x @ ones if xp is np else x.sum(axis=-1)
 
 
 def bounded(xp: Any, q: Array, k: Array, scale: float) -> bool:
     """Whether |q| |k| keeps all scores so near to zero that their exponentials can be taken as they are."""
-    return abs(scale) * float((longest(xp, q) * longest(xp, k)).max(initial=0.0)) <= BOUNDED
+    return abs(scale) * largest(longest(xp, q) * longest(xp, k)) <= BOUNDED
+
+
+def largest(x: Array) -> float:
+    """The largest of some numbers that are not negative; 0 if there are none."""
+    return float(x.max()) if x.size else 0.0

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
+from itertools import pairwise
 
 import numpy as np
 
@@ -20,7 +21,8 @@ from minilong.attention.layout import Layout
 from minilong.attention.mask import Mask
 from minilong.attention.naive import array_of
 from minilong.attention.reach import reach_of
-from minilong.backend import Array
+from minilong.backend import Array, array_module, beside
+from minilong.backend.products import matmul
 
 BLOCKS = Blocks()
 
@@ -86,7 +88,7 @@ def attention_picture(
     row_edges, column_edges = edges(t, height), edges(s, width)
     xp, part = array_of(q), _Map(q, k, lse, mask, scale, bias)
     picture = xp.zeros((*q.shape[:-2], len(row_edges) - 1, len(column_edges) - 1), q.dtype)
-    reduce = xp.maximum if by == "max" else xp.add
+    combine = xp.maximum if by == "max" else xp.add
     for a in range(len(row_edges) - 1):
         for i in range(row_edges[a], row_edges[a + 1], BLOCKS.rows):
             rows = (i, min(i + BLOCKS.rows, row_edges[a + 1]))
@@ -94,13 +96,22 @@ def attention_picture(
                 start = column_edges[first]
                 for j in range(start, column_edges[last], BLOCKS.columns):  # more than once only for one wide cell
                     stop = min(j + BLOCKS.columns, column_edges[last])
-                    tile = reduce.reduce(part.tile(rows, (j, stop)), axis=-2)
+                    tile = part.tile(rows, (j, stop))
+                    tile = tile.max(axis=-2) if by == "max" else tile.sum(axis=-2)
                     starts = [max(column_edges[c] - j, 0) for c in range(first, last)]
                     cells = picture[..., a, first:last]
-                    reduce(cells, reduce.reduceat(tile, starts, axis=-1), out=cells)
+                    combine(cells, _by_cell(tile, starts, by), out=cells)
     if by == "mean":
-        picture /= xp.outer(xp.diff(row_edges), xp.diff(column_edges)).astype(q.dtype)
+        picture /= beside(q, np.outer(np.diff(row_edges), np.diff(column_edges)).astype(q.dtype))
     return picture
+
+
+def _by_cell(tile: Array, starts: list[int], by: str) -> Array:
+    """Sums or maxima over the last axis, of a part for each start: (..., columns) -> (..., cells)."""
+    if array_module(tile) is np:
+        return (np.maximum if by == "max" else np.add).reduceat(tile, starts, axis=-1)
+    parts = [tile[..., i:j] for i, j in pairwise([*starts, tile.shape[-1]])]  # CuPy's maximum has no reduceat
+    return array_module(tile).stack([x.max(axis=-1) if by == "max" else x.sum(axis=-1) for x in parts], axis=-1)
 
 
 class _Map:
@@ -130,7 +141,7 @@ class _Map:
         with np.errstate(over="ignore", under="ignore"):
             for at in np.ndindex(self.layout.outer):
                 for j, j_end, cut in self.reach.blocks(at, i, i_end, m, low, high):
-                    block = q[at][:, i:i_end] * self.scale @ k[at][j:j_end].T
+                    block = matmul(xp, q[at][:, i:i_end] * self.scale, k[at][j:j_end].T)
                     added = self.reach.added(at, i, i_end, j, j_end, cut)
                     block -= self.lse[at][:, i:i_end, None]
                     if added is not None:

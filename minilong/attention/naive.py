@@ -14,6 +14,11 @@ FAR = -1e30
 """A score that the exponential turns into exactly zero beside any other, in float32 too."""
 
 
+def far(dtype: Any) -> float:
+    """FAR, or what does for it in the range of float16."""
+    return -6e4 if str(dtype) == "float16" else FAR
+
+
 def naive(q: Any, k: Any, v: Any, *, mask: Mask | None = None, scale: float | None = None, bias: Any = None) -> Any:
     """softmax(q k^T / sqrt(d) + bias) v over the keys that the mask allows (`eq:attention`).
 
@@ -23,7 +28,7 @@ def naive(q: Any, k: Any, v: Any, *, mask: Mask | None = None, scale: float | No
     cotangent. Source: Vaswani et al. 2017.
     """
     k, v = repeat_heads(k, q.shape[-3]), repeat_heads(v, q.shape[-3])
-    scores = ops.matmul(q, ops.swap_last(k)) * (1 / math.sqrt(q.shape[-1]) if scale is None else scale)
+    scores = ops.scale(ops.matmul(q, ops.swap_last(k)), by=1 / math.sqrt(q.shape[-1]) if scale is None else scale)
     if bias is not None:
         scores = scores + as_scores(bias, q.shape[-2], k.shape[-2], (mask or Mask()).offset)
     allowed = (mask or Mask()).dense(array_of(q), q.shape[-2], k.shape[-2])
@@ -35,7 +40,7 @@ def masked_softmax(scores: Any, allowed: Array | None) -> Any:
     if allowed is None:
         return softmax(scores)
     outside = ops.scale(scores, by=0.0)
-    weights = softmax(ops.where(scores, outside + FAR, condition=allowed))
+    weights = softmax(ops.where(scores, ops.shift(outside, by=far(scores.dtype)), condition=allowed))
     return ops.where(weights, outside, condition=allowed)
 
 

@@ -7,15 +7,18 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Iterator
+from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minilong.autodiff import draws, ops
+from minilong.autodiff.core import stop_gradient
 from minilong.autodiff.ops import WIDE
 from minilong.autodiff.primitive import primitive
-from minilong.backend import Array, special, workspace
+from minilong.backend import Array, beside, special, workspace
 from minilong.backend.workers import share_out
+from minilong.keys import Key
 
 BLOCK = 1 << 17
 """Elements that a kernel takes through all its steps before it goes on: they stay in the processor's cache meanwhile.
@@ -140,20 +143,42 @@ def activation_vjp(g: Array, slope: Array) -> tuple[Array, ...]:
     return (g * slope,)
 
 
-def dropout_definition(x: Any, *, keep: Array) -> Any:
+@dataclass(frozen=True)
+class Kept:
+    """Which elements dropout keeps: a function of a key, the same on every device and in a recomputed pass."""
+
+    key: Key
+    rate: float
+
+    def like(self, x: Array) -> Array:
+        """An array of the shape and type of x: 1/(1-rate) where a uniform number is at least the rate, else 0."""
+        uniform = self.key.generator().random(x.shape, dtype=np.float32)
+        return beside(x, (uniform >= self.rate).astype(x.dtype) * np.asarray(1 / (1 - self.rate), x.dtype))
+
+
+def dropout_definition(x: Any, *, keep: Array | Kept) -> Any:
     """x times a constant array of zeros and 1/(1-p)."""
-    return x * keep
+    return x * (keep.like(stop_gradient(x)) if isinstance(keep, Kept) else keep)
 
 
-@primitive(eq="eq:dropout", shapes="()->()", domain=WIDE, ref=dropout_definition, bilinear=True, draw=draws.kept)
-def dropout(xp: Any, x: Array, *, keep: Array) -> Array:
-    """x with some elements zeroed and the rest scaled, by a given array"""
-    return x * keep
+@primitive(
+    eq="eq:dropout",
+    shapes="()->()",
+    domain=WIDE,
+    aux=("factors",),
+    ref=dropout_definition,
+    bilinear=True,
+    draw=draws.kept,
+)
+def dropout(xp: Any, x: Array, *, keep: Array | Kept) -> tuple[Array, ...]:
+    """x with some elements zeroed and the rest scaled, by a given array or a draw"""
+    factors = keep.like(x) if isinstance(keep, Kept) else keep
+    return x * factors, factors
 
 
 @dropout.vjp
-def dropout_vjp(g: Array, *, keep: Array) -> tuple[Array, ...]:
-    return (g * keep,)
+def dropout_vjp(g: Array, factors: Array) -> tuple[Array, ...]:
+    return (g * factors,)
 
 
 # Helpers of the kernels

@@ -13,7 +13,7 @@ from typing import Any
 from minilong.autodiff import draws
 from minilong.autodiff.core import Tensor, stop_gradient
 from minilong.autodiff.primitive import primitive, real
-from minilong.backend import Array, array_module, special
+from minilong.backend import Array, array_module, products, special
 
 WIDE = real(-3, 3)
 POSITIVE = real(0.2, 3)
@@ -245,7 +245,8 @@ def relu_vjp(g: Any, y: Any) -> tuple[Any, ...]:
 @primitive(eq="eq:where", shapes="(),()->()", domain=WIDE, bilinear=True, draw=draws.condition)
 def where(xp: Any, a: Array, b: Array, *, condition: Array) -> Array:
     """a where the condition holds, else b"""
-    return xp.where(condition, a, b)
+    y = xp.where(condition, a, b)
+    return y.astype(a.dtype) if a.dtype == b.dtype != y.dtype else y  # CuPy has no choice of bfloat16
 
 
 @where.vjp
@@ -332,12 +333,14 @@ def getitem_vjp(g: Any, x_shape: Any, *, key: Any) -> tuple[Any, ...]:
 @primitive(eq="eq:put", shapes="()->()", domain=WIDE, bilinear=True, draw=draws.place)
 def put(xp: Any, x: Array, *, key: Any, shape: tuple[int, ...]) -> Array:
     """zeros of the given shape with x added at [key]: the transpose of getitem"""
-    y = xp.zeros(shape, x.dtype)
     if is_basic(key):
+        y = xp.zeros(shape, x.dtype)
         y[key] = x
-    else:  # an index may be repeated
-        xp.add.at(y, key, x)
-    return y
+        return y
+    wide = xp.float32 if x.dtype.itemsize == 2 else x.dtype  # an index may be repeated: sums of 16-bit numbers
+    y = xp.zeros(shape, wide)
+    xp.add.at(y, key, x.astype(wide, copy=False))
+    return y.astype(x.dtype, copy=False)
 
 
 @put.vjp
@@ -378,7 +381,7 @@ def cast_vjp(g: Any, x_dtype: Any) -> tuple[Any, ...]:
 @primitive(eq="eq:matmul", shapes="(m,k),(k,n)->(m,n)", domain=WIDE, bilinear=True)
 def matmul(xp: Any, a: Array, b: Array) -> Array:
     """matrix product over the last two axes, the others broadcast"""
-    return xp.matmul(a, b)
+    return products.matmul(xp, a, b)
 
 
 @matmul.vjp

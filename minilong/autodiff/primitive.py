@@ -93,6 +93,7 @@ class Primitive:
         self.__name__ = forward.__name__
         self.__module__ = forward.__module__
         self.rule: Callable[..., tuple[Array | None, ...]]
+        self.on_device: Primitive | None = None
         if not set(shared) <= set(self.inputs):
             raise TypeError(f"primitive {self.name!r}: shared={shared} are not all among the inputs {self.inputs}")
         if aux and ref is None:
@@ -139,8 +140,8 @@ class Primitive:
             if type(x) is Tensor and x.level > level:
                 level = x.level
         if level == 0:  # plain arrays: just compute
-            y = self._compute(xs, params)
-            return y[0] if self.aux else y
+            y, own = self._compute(xs, params)
+            return y[0] if own.aux else y
         # Inside an outer derivative a kernel's rule could be handed tensors, be it by its inputs or by the cotangent
         # alone (as in d/dv of grad_w <softmax(w), v>): differentiate the definition instead.
         if level > 1 and self.ref is not None:
@@ -159,25 +160,36 @@ class Primitive:
             raw.append(x)
             parents.append(None)
         aux: tuple[Any, ...] = ()
+        form: Primitive = self
         if nested:  # traced at an outer level as well
             y = self(*raw, **params)
         else:
-            y = self._compute(raw, params)
-            if self.aux:
+            y, form = self._compute(raw, params)
+            if form.aux:
                 y, *rest = y
                 aux = tuple(rest)
-        saved = [self._keep(source, i, raw, y, aux) for source, i in self.plan]
-        if self.wants:
-            kept = {name: params.get(name, self.defaults[name]) for name in self.wants}
+        saved = [self._keep(source, i, raw, y, aux) for source, i in form.plan]
+        if form.wants:
+            kept = {name: params.get(name, form.defaults[name]) for name in form.wants}
         else:
             kept = None
-        return Tensor(y, Node(self, parents, saved, kept), level)
+        return Tensor(y, Node(form, parents, saved, kept), level)
 
-    def _compute(self, xs: Any, params: Mapping[str, Any]) -> Any:
+    def with_aux(self, *xs: Array, **params: Any) -> Any:
+        """The output and the auxiliary results, of plain arrays."""
+        return self._compute(xs, params)[0]
+
+    def _compute(self, xs: Any, params: Mapping[str, Any]) -> tuple[Any, Primitive]:
+        """The result, and the form that computed it and whose rule goes with it: this one, or a GPU's."""
         if self.checked:
             check_shapes(self, *[x.shape for x in xs])
+        xp, form = array_module(*xs), self
+        if xp is not np:
+            from minilong.autodiff.device import form_of  # which needs this module
+
+            form = form_of(self, xs, params)
         try:
-            return self.forward(array_module(*xs), *xs, **params)
+            return form.forward(xp, *xs, **params), form
         except ValueError as error:
             shapes = ", ".join(str(getattr(x, "shape", ())) for x in xs)
             raise ValueError(f"{self.name}: shapes {shapes} do not fit {self.shapes}: {error}") from error

@@ -15,6 +15,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Any
 
+import numpy as np
+
 from minilong.autodiff import draws, ops
 from minilong.autodiff.core import Tensor
 from minilong.autodiff.fused import IGNORE, cross_entropy_definition
@@ -135,7 +137,7 @@ def token_loss(
     *,
     targets: Array,
     ignore_index: int = IGNORE,
-    denominator: float | None = None,
+    denominator: Any = None,
     chunk: int | None = None,
 ) -> Any:
     """Mean negative log-likelihood (nats) of targets (...) for hidden (..., d), weight (d, classes), bias (classes).
@@ -147,6 +149,11 @@ def token_loss(
         loss: Callable[..., Any] = linear_cross_entropy if bias is None else affine_cross_entropy
         return loss(*inputs, targets=targets, ignore_index=ignore_index, denominator=denominator, chunk=chunk)
     xp = array_module(*inputs)
+    if xp is not np:
+        from minilong.autodiff.on_device import projected_loss
+
+        options = {"targets": targets, "ignore_index": ignore_index, "denominator": denominator, "chunk": chunk}
+        return projected_loss(xp, hidden, weight, bias, differentiate=False, **options)[0]
     return _sweep(xp, hidden, weight, bias, targets, ignore_index, denominator, chunk, differentiate=False)[0]
 
 

@@ -9,6 +9,19 @@ from minilong.backend.arrays import (
     to_host,
     workspace,
 )
+from minilong.backend.device import CPU, Device, beside
 from minilong.backend.memory import keep_freed_memory
 
-__all__ = ["Array", "array_module", "is_array", "keep_freed_memory", "scatter_rows", "special", "to_host", "workspace"]
+__all__ = [
+    "CPU",
+    "Array",
+    "Device",
+    "array_module",
+    "beside",
+    "is_array",
+    "keep_freed_memory",
+    "scatter_rows",
+    "special",
+    "to_host",
+    "workspace",
+]

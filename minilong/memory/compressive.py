@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from minilong.autodiff import ops, stop_gradient
+from minilong.autodiff.device import is_half
 from minilong.autodiff.tree import leaves, rebuild
 from minilong.backend import Array
 from minilong.memory.base import Card, Rows
@@ -146,4 +147,6 @@ def reconstruction_loss(
         return np.zeros((), np.dtype(h.dtype))
     fixed, query, rows = rebuild(layer, iter(constants(tuple(leaves(layer))))), stop_gradient(h), constants(old)
     gap = attend(fixed, query, tuple(compressor(x) for x in rows)) - attend(fixed, query, rows)
+    if is_half(gap):  # as every loss
+        gap = ops.cast(gap, dtype="float32")
     return ops.sum(gap * gap) * (1.0 / max(1, math.prod(gap.shape)))

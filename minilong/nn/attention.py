@@ -12,6 +12,7 @@ import numpy as np
 from minilong.attention import auto
 from minilong.autodiff import Tensor, ops, rotate
 from minilong.backend import Array, array_module
+from minilong.backend.products import matmul
 from minilong.keys import Key
 from minilong.nn.layers import Linear
 from minilong.nn.past import Past
@@ -123,21 +124,24 @@ class MultiHeadAttention:
             )
             q = q + _per_head(term.content)
         if view.back is not None:  # the sinks see each query nearer than it is: the difference of the scores
-            bias = self._sinks(q, k, view, view.back) * scale
+            bias = ops.scale(self._sinks(q, k, view, view.back), by=scale)
         return self.kernel(q, k, v, mask=view.mask, bias=bias)
 
     def _sinks(self, q: Array, k: Array, view: View, back: Array) -> Array:
         """(b, h, t, s): what to add to q k^T so that the first keys are met from the position to which `back` leads."""
         xp, sinks = array_module(q), view.mask.sinks
         nearer = rotate(q, turn=back, interleaved=view.interleaved) - q
-        keys = np.repeat(k[..., :sinks, :], self.heads // self.kv_heads, axis=-3)
+        keys = xp.repeat(k[..., :sinks, :], self.heads // self.kv_heads, axis=-3)
         bias = xp.zeros((*q.shape[:-1], k.shape[-2]), q.dtype)
-        bias[..., :sinks] = nearer @ keys.swapaxes(-1, -2)
+        bias[..., :sinks] = matmul(xp, nearer, keys.swapaxes(-1, -2))
         return bias
 
     @staticmethod
     def _turn(x: Any, turns: Array, heads: int) -> Any:
-        return rotate(x, turn=np.tile(turns, heads))
+        if array_module(turns) is np:
+            return rotate(x, turn=np.tile(turns, heads))
+        apart = ops.reshape(x, shape=(*x.shape[:-1], heads, x.shape[-1] // heads))
+        return ops.reshape(rotate(apart, turn=turns[..., None, :]), shape=x.shape)
 
     @staticmethod
     def _key_turns(view: View, past: Past | None) -> Array:

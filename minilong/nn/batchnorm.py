@@ -6,13 +6,14 @@ suits encoders, with padding left out of the statistics. Source: Ioffe and Szege
 
 from __future__ import annotations
 
+import math
 from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
 
 from minilong.autodiff import ops, stop_gradient
-from minilong.backend import Array, array_module
+from minilong.backend import Array, array_module, beside
 
 WHY_NOT_CAUSAL = (
     "batch normalisation takes its statistics over the whole sequence and batch, so every token would see later ones; "
@@ -53,13 +54,17 @@ class BatchNorm:
     def train(self, x: Any, state: BatchState, valid: Array | None = None) -> tuple[Any, BatchState]:
         """Normalise x (..., width) by the batch's own statistics; also the running state after this batch.
 
-        valid (...): booleans of the positions that are no padding. At least two must be valid.
+        valid (...): booleans of the positions that are no padding. At least two must be valid: else ValueError, or NaN
+        where the booleans are on a GPU, which is not waited for.
         """
-        xp = array_module(stop_gradient(x))
-        over = tuple(range(x.ndim - 1))
-        weight = xp.ones(x.shape[:-1], x.dtype) if valid is None else xp.asarray(valid).astype(x.dtype)
-        count = float(weight.sum())
-        if count < 2:
+        constant = stop_gradient(x)
+        xp, over = array_module(constant), tuple(range(x.ndim - 1))
+        if valid is None:
+            weight, count = xp.ones(x.shape[:-1], x.dtype), float(math.prod(x.shape[:-1]))
+        else:
+            weight = beside(constant, valid).astype(x.dtype)
+            count = float(valid.sum()) if array_module(valid) is np else weight.sum()
+        if isinstance(count, float) and count < 2:
             raise ValueError(f"batch normalisation: {int(count)} valid positions; a variance needs at least 2")
         weight = weight[..., None]
         mean = ops.sum(x * weight, axis=over) / count
@@ -68,13 +73,15 @@ class BatchNorm:
         y = self._apply(x, mean, variance)
         m = self.momentum
         unbiased = stop_gradient(variance) * (count / (count - 1))  # the running variance estimates the population's
+        old = beside(constant, state.mean), beside(constant, state.variance)
         return y, BatchState(
-            (1 - m) * state.mean + m * stop_gradient(mean), (1 - m) * state.variance + m * unbiased, state.batches + 1
+            (1 - m) * old[0] + m * stop_gradient(mean), (1 - m) * old[1] + m * unbiased, state.batches + 1
         )
 
     def evaluate(self, x: Any, state: BatchState) -> Any:
         """Normalise x by the running statistics: each position on its own."""
-        return self._apply(x, state.mean, state.variance)
+        constant = stop_gradient(x)
+        return self._apply(x, beside(constant, state.mean), beside(constant, state.variance))
 
     def _apply(self, x: Any, mean: Any, variance: Any) -> Any:
         return (x - mean) * ((variance + self.eps) ** -0.5 * self.gain) + self.bias

@@ -51,7 +51,11 @@ def store_words(depth: int, gamma: float) -> int:
 
 
 class Grid:
-    """The fixed-point grid for arrays of one shape and type (`eq:fixed-point`); rounds what a branch returns."""
+    """The fixed-point grid for arrays of one shape and type (`eq:fixed-point`); rounds what a branch returns.
+
+    Numbers beyond its range raise Diverged. A GPU would have to be waited for to know: there all that is read from then
+    on is NaN, which the loss shows.
+    """
 
     def __init__(self, x: Array) -> None:
         name = str(x.dtype)
@@ -59,6 +63,9 @@ class Grid:
             raise TypeError(f"reversible depth needs float32 or float64 activations, not {name}")
         self.xp, self.shape, self.dtype, self.size = array_module(x), x.shape, x.dtype, x.size
         self.fraction = FRACTION[name]
+        self.waits = self.xp is np
+        self.piece = PIECE if self.waits else max(1, self.size)
+        self.poison: Array = None if self.waits else self.xp.zeros((), self.dtype)
 
     def zeros(self) -> Array:
         """Integers 0, one for each element, in one row."""
@@ -68,9 +75,11 @@ class Grid:
         """The floats nearest to the numbers that the integers stand for (divided by 2^halvings), in a new array."""
         out = self.xp.empty(self.size, self.dtype)
         unit = 2.0 ** -(self.fraction + halvings)
-        for part in pieces(self.size):
+        for part in self.pieces():
             out[part] = values[part]
             out[part] *= unit
+        if self.poison is not None:
+            out += self.poison
         return out.reshape(self.shape)
 
     def rounded(self, delta: Array, share: float = 1.0) -> Iterator[tuple[slice, Array]]:
@@ -79,22 +88,42 @@ class Grid:
             wanted = f"{self.dtype} {self.shape}"
             raise TypeError(f"a branch returned {delta.dtype} {delta.shape} for activations {wanted}")
         flat, factor = delta.reshape(-1), share * 2.0**self.fraction
-        floats = self.xp.empty(min(PIECE, self.size), self.dtype)
-        integers = self.xp.empty(min(PIECE, self.size), np.int64)
-        for part in pieces(self.size):
+        floats = self.xp.empty(min(self.piece, self.size), self.dtype)
+        integers = self.xp.empty(min(self.piece, self.size), np.int64)
+        for part in self.pieces():
             f, i = floats[: part.stop - part.start], integers[: part.stop - part.start]
             with np.errstate(over="ignore", invalid="ignore"):
                 self.xp.multiply(flat[part], factor, out=f)
             self.xp.rint(f, out=f)
-            if not (f.min() > -LIMIT and f.max() < LIMIT):  # a NaN as well
-                self.overflow()
+            if self.waits:
+                if not (f.min() > -LIMIT and f.max() < LIMIT):  # a NaN as well
+                    self.overflow()
+            else:
+                inside = self.xp.abs(f) < LIMIT
+                self.require(inside.all())
+                f[...] = self.xp.where(inside, f, 0.0)
             i[...] = f
             yield part, i
 
     def check(self, *values: Array) -> None:
         """Diverged where an integer has reached the limit."""
-        if self.size and not all(v.max() < LIMIT and v.min() > -LIMIT for v in values):
-            self.overflow()
+        if not self.size:
+            return
+        if self.waits:
+            if not all(v.max() < LIMIT and v.min() > -LIMIT for v in values):
+                self.overflow()
+        else:
+            for v in values:
+                self.require((v.max() < LIMIT) & (v.min() > -LIMIT))
+
+    def require(self, condition: Array) -> None:
+        """Make all that is read from here on NaN unless a condition holds, which is on the device."""
+        self.poison = self.poison + self.xp.where(condition, 0.0, np.nan).astype(self.dtype)
+
+    def pieces(self) -> Iterator[slice]:
+        """Consecutive slices: of as many elements as a processor's cache holds, or on a GPU of all."""
+        for start in range(0, self.size, self.piece):
+            yield slice(start, min(start + self.piece, self.size))
 
     def overflow(self) -> None:
         """Raise Diverged."""
@@ -103,12 +132,6 @@ class Grid:
             f"the residual stream left the range of fixed point, +-{most:.2g}; "
             "lower the learning rate, or store the activations (depth 'stored' or 'checkpoint')"
         )
-
-
-def pieces(size: int) -> Iterator[slice]:
-    """Consecutive slices of at most PIECE elements."""
-    for start in range(0, size, PIECE):
-        yield slice(start, min(start + PIECE, size))
 
 
 class TwoStreams:
@@ -149,9 +172,9 @@ class TwoStreams:
         """The mean of the two streams."""
         return self.grid.read(self.writes + self.reads, halvings=1)
 
-    def back_at_start(self) -> bool:
+    def back_at_start(self) -> Array:
         """Whether the streams are equal, as they began."""
-        return bool((self.writes == self.reads).all())
+        return (self.writes == self.reads).all()
 
 
 class MomentumState:
@@ -199,7 +222,7 @@ class MomentumState:
 
     def rewind(self) -> None:
         """Go back to the position that the last branch saw."""
-        for part in pieces(self.grid.size):
+        for part in self.grid.pieces():
             self.x[part] -= self.v[part]
 
     def pop(self, delta: Array) -> None:
@@ -221,9 +244,9 @@ class MomentumState:
         """The position."""
         return self.grid.read(self.x)
 
-    def back_at_start(self) -> bool:
+    def back_at_start(self) -> Array:
         """Whether velocity and store are zero, as they began."""
-        return not (self.v.any() or self.store.any())
+        return ~(self.v.any() | self.store.any())
 
     def _make_room(self) -> None:
         """Set a word aside if the next push might not fit into it."""

@@ -12,8 +12,21 @@ from typing import Any
 
 import numpy as np
 
-from minilong.autodiff import affine, dropout, embedding, gelu, gelu_tanh, layer_norm, linear, ops, rms_norm, silu
-from minilong.backend import Array
+from minilong.autodiff import (
+    Kept,
+    affine,
+    dropout,
+    embedding,
+    gelu,
+    gelu_tanh,
+    layer_norm,
+    linear,
+    ops,
+    rms_norm,
+    silu,
+    stop_gradient,
+)
+from minilong.backend import Array, beside
 from minilong.keys import Key
 from minilong.nn.init import INITIALISERS
 
@@ -50,7 +63,7 @@ class Embedding:
         return Embedding(table.astype(np.float32))
 
     def __call__(self, indices: Array) -> Any:
-        return embedding(self.table, indices=indices)
+        return embedding(self.table, indices=beside(stop_gradient(self.table), indices))
 
     def logits(self, x: Any) -> Any:
         """The table as an output projection (tied weights): x (..., width) -> (..., entries)."""
@@ -110,8 +123,7 @@ class Dropout:
     def __call__(self, x: Any, key: Key | None) -> Any:
         if key is None or self.rate == 0.0:
             return x
-        uniform = key.generator().random(x.shape, dtype=np.float32)
-        return dropout(x, keep=(uniform >= self.rate).astype(x.dtype) * np.asarray(1 / (1 - self.rate), x.dtype))
+        return dropout(x, keep=Kept(key, self.rate))
 
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": ops.relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu}

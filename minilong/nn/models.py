@@ -9,13 +9,14 @@ from typing import Any
 import numpy as np
 
 from minilong.attention import Mask
-from minilong.autodiff import ops
-from minilong.backend import Array
+from minilong.autodiff import ops, stop_gradient
+from minilong.backend import Array, beside
 from minilong.keys import Key
 from minilong.memory import Full, Memory, Window
 from minilong.nn.layers import Dropout, Embedding, Linear
 from minilong.nn.past import Past
-from minilong.nn.scheme import Scheme
+from minilong.nn.prediction import Pooler, Transform
+from minilong.nn.scheme import Scheme, table_type
 from minilong.nn.transformer import Decoder, Encoder
 from minilong.nn.view import View
 from minilong.positions import cas_at, sinusoidal_at
@@ -25,19 +26,26 @@ from minilong.positions import cas_at, sinusoidal_at
 class TokenInput:
     """Tokens to vectors: rows of a table times sqrt(width), plus what the position scheme adds (`eq:input`).
 
-    position: sinusoidal, cas, learned (`positions` is then a table); for the others nothing is added here.
+    position: sinusoidal, cas, learned (`positions` is then a table); for the others nothing is added here. types: a
+    table with a row for each part of a pair. norm: of the sum, which is then one of unscaled rows (`eq:normed-input`).
     """
 
     tokens: Embedding
     positions: Embedding | None
     position: str
     dropout: Dropout
+    types: Embedding | None = None
+    norm: Any = None
 
-    def __call__(self, tokens: Array, key: Key | None = None, *, places: Array | None = None) -> Any:
-        """tokens (b, t) -> (b, t, width). places: positions (t,) or (b, t), from 0 on unless given. Raises ValueError
-        where there are more tokens than learned positions."""
+    def __call__(
+        self, tokens: Array, key: Key | None = None, *, places: Array | None = None, types: Array | None = None
+    ) -> Any:
+        """tokens (b, t) -> (b, t, width). places: positions (t,) or (b, t), from 0 on unless given. types (b, t): parts
+        of a pair, 0 unless given. Raises ValueError where there are more tokens than learned positions."""
         width = self.tokens.table.shape[-1]
-        x = self.tokens(tokens) * math.sqrt(width)
+        x = self.tokens(tokens)
+        if self.norm is None:
+            x = ops.scale(x, by=math.sqrt(width))
         places = np.arange(tokens.shape[-1]) if places is None else places
         if self.positions is not None:
             limit, longest = self.positions.table.shape[0], int(places.max(initial=-1)) + 1
@@ -45,8 +53,11 @@ class TokenInput:
                 raise ValueError(f"{longest} tokens, but learned positions for {limit} only")
             x = x + self.positions(places)
         elif self.position in ADDED:
-            x = x + ADDED[self.position](places, width, dtype=str(x.dtype))
-        return self.dropout(x, key)
+            table = ADDED[self.position](places, width, dtype=table_type(x.dtype))
+            x = x + beside(stop_gradient(x), table).astype(x.dtype, copy=False)
+        if self.types is not None:
+            x = x + self.types(np.zeros(tokens.shape, np.int32) if types is None else types)
+        return self.dropout(x if self.norm is None else self.norm(x), key)
 
 
 ADDED = {"sinusoidal": sinusoidal_at, "cas": cas_at}
@@ -81,7 +92,8 @@ class LanguageModel:
     """One stack over one sequence: decoder-only if `causal` (predicts the next token), else encoder-only.
 
     head: the output projection, or None where it is the embedding's table (tied weights). scheme: positions inside
-    attention. window, sinks: as in `Mask` (0: none). memory: segment recurrence, in training too, or None.
+    attention. window, sinks: as in `Mask` (0: none). memory: segment recurrence, in training too, or None. transform,
+    pooler: of an encoder that is pretrained (`prediction.py`).
     """
 
     input: TokenInput
@@ -93,6 +105,8 @@ class LanguageModel:
     window: int = 0
     sinks: int = 0
     memory: Memory | None = None
+    transform: Transform | None = None
+    pooler: Pooler | None = None
 
     def __call__(
         self, tokens: Array, *, segments: Array | None = None, lengths: Array | None = None, key: Key | None = None
@@ -102,9 +116,15 @@ class LanguageModel:
         return self.logits(self.hidden(tokens, segments=segments, lengths=lengths, key=key))
 
     def hidden(
-        self, tokens: Array, *, segments: Array | None = None, lengths: Array | None = None, key: Key | None = None
+        self,
+        tokens: Array,
+        *,
+        segments: Array | None = None,
+        lengths: Array | None = None,
+        types: Array | None = None,
+        key: Key | None = None,
     ) -> Any:
-        """What `logits` projects: integers (b, t) -> (b, t, width)."""
+        """What `logits` reads: integers (b, t) -> (b, t, width). types (b, t): parts of a pair."""
         t = tokens.shape[-1]
         if self.memory is not None or (self.sinks and t > self.scheme.reach):
             if lengths is not None:
@@ -117,13 +137,16 @@ class LanguageModel:
             segments=segments,
             key_lengths=lengths,
         )
-        x = self.input(tokens, key.fold("input") if key else None)
+        x = self.input(tokens, key.fold("input") if key else None, types=types)
         places = np.arange(t)
-        return self.stack(x, view=self.scheme.view(mask, places, places, x.dtype), key=key)
+        return self.stack(x, view=self.scheme.view(mask, places, places, x.dtype).beside(x), key=key)
 
     def logits(self, x: Any) -> Any:
-        """(b, t, width) -> (b, t, vocabulary)."""
-        return self.input.tokens.logits(x) if self.head is None else self.head(x)
+        """(..., width) -> (..., vocabulary)."""
+        if self.transform is not None:
+            x = self.transform(x)
+        y = self.input.tokens.logits(x) if self.head is None else self.head(x)
+        return y if self.transform is None else y + self.transform.bias
 
     def start(self, memory: Memory | None = None, starts: Array | None = None) -> Stream:
         """An empty stream. memory: what the layers remember; by default as the model was built: its segment
@@ -159,7 +182,7 @@ class LanguageModel:
             stream.segments = np.concatenate([before, segments], axis=1)
             mask = replace(mask, segments=stream.segments[:, np.floor(keys).astype(np.int64)])
         x = self.input(tokens, key.fold("input") if key else None, places=places)
-        view = self.scheme.view(mask, queries, keys, x.dtype, stream.starts)
+        view = self.scheme.view(mask, queries, keys, x.dtype, stream.starts).beside(x)
         x = self.stack(x, view=view, past=stream.pasts, key=key)
         stream.seen += t
         return x
@@ -197,7 +220,7 @@ class EncoderDecoder:
             x,
             memory,
             view=plain_view(self.decoder_scheme, Mask(causal=True), x),
-            memory_view=View(Mask(key_lengths=lengths)),
+            memory_view=View(Mask(key_lengths=lengths)).beside(x),
             key=key.fold("decoder") if key else None,
         )
 
@@ -213,4 +236,4 @@ class EncoderDecoder:
 def plain_view(scheme: Scheme, mask: Mask, x: Any) -> View:
     """The view of one pass over x (b, t, width), from position 0 on."""
     places = np.arange(x.shape[-2])
-    return scheme.view(mask, places, places, x.dtype)
+    return scheme.view(mask, places, places, x.dtype).beside(x)

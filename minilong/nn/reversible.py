@@ -131,12 +131,16 @@ class Reversal:
                 else:
                     found[slot] = found[slot] + c
                     owned.add(slot)
-        if not state.back_at_start():
+        of_x = carried.of_x()
+        if not state.grid.waits:
+            state.grid.require(state.back_at_start())
+            of_x += state.grid.poison
+        elif not state.back_at_start():
             raise RuntimeError(
                 "a branch of a reversible stack gave other values when it was run again; "
                 "it must be a function of its arguments alone, with dropout from a key"
             )
-        return (carried.of_x(), *[found.get(i) for i in range(self.slots)])
+        return (of_x, *[found.get(i) for i in range(self.slots)])
 
 
 def pullback(f: Callable[..., Any], *xs: Any) -> tuple[Any, Callable[[Any], list[Any]]]:

@@ -49,7 +49,7 @@ class Scheme:
         if self.name == "xl":
             least = 0 if self.causal else 1 - len(queries)
             distances = np.arange(least, len(keys))
-            return View(mask, relative=sinusoidal_at(distances, self.width, dtype=str(dtype)), least=least)
+            return View(mask, relative=sinusoidal_at(distances, self.width, dtype=table_type(dtype)), least=least)
         if self.name not in ("alibi", "t5"):
             return View(mask)
         span = float(keys[-1] - keys[0]) if len(keys) else 0.0
@@ -59,7 +59,7 @@ class Scheme:
         return View(mask, bias=bias)
 
     def _rotary(self, mask: Mask, queries: Array, keys: Array, dtype: Any, starts: Array | None, far: bool) -> View:
-        kind = "complex64" if dtype == np.float32 else "complex128"
+        kind = "complex128" if str(dtype) == "float64" else "complex64"
 
         if self.scaling.by_length:
             if starts is not None:
@@ -78,10 +78,15 @@ class Scheme:
 
     def _bias(self, longest: int, dtype: Any) -> Any:
         if self.name == "alibi":
-            return alibi_bias(self.heads, longest, causal=self.causal, dtype=str(dtype))
+            return alibi_bias(self.heads, longest, causal=self.causal, dtype=table_type(dtype))
         return t5_values(self.table, causal=self.causal)
 
     def _distances(self, queries: Array, keys: Array, sinks: int) -> Array:
         distances = np.asarray(queries)[:, None] - np.asarray(keys, np.float64)[None, :]
         distances[:, :sinks] = np.minimum(queries, self.reach - 1)[:, None] - np.asarray(keys)[None, :sinks]
         return distances
+
+
+def table_type(dtype: Any) -> str:
+    """The type in which the host makes a table for activations of a type: 16 bits are rounded to on the device."""
+    return "float64" if str(dtype) == "float64" else "float32"

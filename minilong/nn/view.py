@@ -9,8 +9,8 @@ import numpy as np
 
 from minilong.attention import Mask
 from minilong.attention.bias import DistanceBias
-from minilong.autodiff import ops
-from minilong.backend import Array
+from minilong.autodiff import Tensor, ops, stop_gradient
+from minilong.backend import Array, array_module, beside
 from minilong.positions import Scaling
 
 
@@ -34,6 +34,27 @@ class View:
     relative: Array | None = None
     least: int = 0
     late: Late | None = None
+
+    def beside(self, x: Any) -> View:
+        """The same view with its constants where the activations `x` are."""
+        x = stop_gradient(x)
+        if array_module(x) is np:
+            return self
+
+        def put(constant: Any) -> Any:
+            return constant if type(constant) is Tensor else beside(x, constant)
+
+        mask, bias = self.mask, self.bias
+        if mask.key_lengths is not None or mask.segments is not None:
+            mask = replace(mask, key_lengths=put(mask.key_lengths), segments=put(mask.segments))
+        if isinstance(bias, DistanceBias):
+            bias = replace(bias, values=put(bias.values))
+        elif bias is not None:
+            bias = put(bias)
+        tables = {name: put(getattr(self, name)) for name in ("turns", "key_turns", "back", "relative")}
+        if tables["relative"] is not None:  # what a layer projects has the type of what it projects else
+            tables["relative"] = tables["relative"].astype(x.dtype, copy=False)
+        return replace(self, mask=mask, bias=bias, **tables)
 
     def differentiable(self) -> tuple[Any, ...]:
         """The arrays in here that may be parameters, for functions that are differentiated by their arguments."""
@@ -61,4 +82,4 @@ def bias_at(bias: DistanceBias, distances: Array) -> Any:
     """The bias at given distances of query and key: (t, s) -> (h, t, s)."""
     values = bias.values
     index = np.clip(np.rint(distances).astype(np.int64) - bias.least, 0, values.shape[-1] - 1)
-    return ops.getitem(values, key=(slice(None), index))
+    return ops.getitem(values, key=(slice(None), beside(stop_gradient(values), index)))

@@ -11,7 +11,7 @@ from typing import Any
 
 import numpy as np
 
-from minilong.backend import Array
+from minilong.backend import Array, beside
 
 
 def interleaved_to_half(dim: int) -> np.ndarray:
@@ -45,4 +45,4 @@ def _by_head(weight: Array, heads: int, order: Any) -> Any:
     if width % heads:
         raise ValueError(f"rotary: {heads} heads do not divide {width} columns")
     apart = weight.reshape(*weight.shape[:-1], heads, width // heads)
-    return apart[..., order(width // heads)].reshape(weight.shape)
+    return apart[..., beside(weight, order(width // heads))].reshape(weight.shape)

@@ -35,7 +35,8 @@ def relative_term(
     top, wide = offset + t - 1 - least, t + keys
     stop = top - wide if top >= wide else None
     columns = ops.getitem(projected, key=(..., slice(top, stop, -1), slice(None)))
-    product = ops.matmul(q * (1 / math.sqrt(q.shape[-1]) if scale is None else scale), ops.swap_last(columns))
+    scale = 1 / math.sqrt(q.shape[-1]) if scale is None else scale
+    product = ops.matmul(ops.scale(q, by=scale), ops.swap_last(columns))
     missing = wide - product.shape[-1]
     if missing > 0:
         xp = array_of(q)

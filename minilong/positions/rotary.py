@@ -10,8 +10,8 @@ from typing import Any
 
 import numpy as np
 
-from minilong.autodiff import rotate
-from minilong.backend import Array
+from minilong.autodiff import rotate, stop_gradient
+from minilong.backend import Array, beside
 from minilong.positions.scaling import NONE, Scaling
 
 
@@ -53,8 +53,8 @@ def rotary(
     positions (t,), or (b, t) where the first axis of x counts b sequences with positions of their own. interleaved:
     pairs are neighbours (the paper, GGUF files); else the two halves (Hugging Face). scaling, length: `rotary_turns`.
     """
-    complex_type = "complex64" if x.dtype == np.float32 else "complex128"
+    complex_type = "complex128" if str(x.dtype) == "float64" else "complex64"
     turn = rotary_turns(positions, x.shape[-1], base=base, dtype=complex_type, scaling=scaling, length=length)
     if turn.ndim > 2:  # heads and other axes between the sequences and their positions share the turns
         turn = turn.reshape(turn.shape[0], *(1,) * (len(x.shape) - turn.ndim), *turn.shape[1:])
-    return rotate(x, turn=turn, interleaved=interleaved)
+    return rotate(x, turn=beside(stop_gradient(x), turn), interleaved=interleaved)

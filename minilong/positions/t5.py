@@ -11,8 +11,8 @@ from typing import Any
 import numpy as np
 
 from minilong.attention.bias import DistanceBias
-from minilong.autodiff import embedding, ops
-from minilong.backend import Array
+from minilong.autodiff import embedding, ops, stop_gradient
+from minilong.backend import Array, beside
 
 BUCKETS, LONGEST = 32, 128
 """The published numbers of ranges and the distance from which on all is one range."""
@@ -41,7 +41,9 @@ def t5_values(table: Any, *, causal: bool, longest: int = LONGEST) -> DistanceBi
     """
     least = 0 if causal else -longest
     index = t5_bucket(np.arange(least, longest + 1), causal=causal, buckets=table.shape[0], longest=longest)
-    return DistanceBias(ops.transpose(embedding(table, indices=index), order=(1, 0)), least)
+    return DistanceBias(
+        ops.transpose(embedding(table, indices=beside(stop_gradient(table), index)), order=(1, 0)), least
+    )
 
 
 def _range_of(far: np.ndarray, buckets: int, longest: int) -> np.ndarray:
