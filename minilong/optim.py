@@ -13,7 +13,8 @@ from typing import Any
 
 import numpy as np
 
-from minilong.backend import array_module
+from minilong.backend import array_module, to_host
+from minilong.backend.kernels.norm import LEAST_SCALE, MOST_SCALE
 
 BLOCK = 1 << 16
 
@@ -33,6 +34,10 @@ class AdamState:
     first: np.ndarray
     second: np.ndarray
     steps: int = 0
+
+    def on_host(self) -> AdamState:
+        """The same in NumPy's arrays."""
+        return AdamState(to_host(self.first), to_host(self.second), self.steps)
 
 
 @dataclass(frozen=True)
@@ -128,6 +133,16 @@ def clip(gradient: np.ndarray, max_norm: float) -> float:
     if max_norm and max_norm < norm < math.inf:
         gradient *= max_norm / norm
     return norm
+
+
+def next_scale(scale: float, good: int, finite: bool, growth: int = 2000) -> tuple[float, int]:
+    """The loss scale (`eq:loss-scaling`) and the number of good steps since it changed, after a good or a bad step.
+
+    The definition of what a GPU decides for itself (`backend/kernels/norm.py`).
+    """
+    if not finite:
+        return max(scale / 2, LEAST_SCALE), 0
+    return (min(scale * 2, MOST_SCALE), 0) if good + 1 >= growth else (scale, good + 1)
 
 
 @dataclass(frozen=True)

@@ -11,6 +11,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minilong.cli.device import device_options, open_device
 from minilong.cli.output import console, from_command_line, plain_table, read_stdin
 from minilong.errors import UserError
 from minilong.models.config import SCALINGS
@@ -74,6 +75,7 @@ def _numbers(written: str | None, least: int, most: int, what: str) -> tuple[int
     show_default=True,
     help="Weights of the best validation, or of the last step.",
 )
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
@@ -90,6 +92,8 @@ def command(
     rope_scaling: str | None,
     rope_factor: float | None,
     weights: str,
+    device: str,
+    gpu_memory: str | None,
     as_json: bool,
 ) -> None:
     """Measure the language model of RUN on TEXT: a file, the name of a shipped text, or - for standard input.
@@ -115,6 +119,7 @@ def command(
     from minilong.train.loaded import load
     from minilong.train.recall import evaluate_task
 
+    where = open_device(device, gpu_memory)
     loaded = load(run, weights)
     own = loaded.config.task
     if own != "lm" and own not in RECALL_TASKS:
@@ -129,7 +134,7 @@ def command(
         raise UserError(f"{run} learnt the task {own!r}, which has no text; leave out --task lm")
     if task not in ("lm", "passkey") and text is not None:
         raise UserError(f"task {task!r} generates its questions, but the text {text!r} is given; leave it out")
-    loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor)
+    loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor).on(where)
     content = _content(loaded, text) if task in ("lm", "passkey") else None
     if content is not None and task == "lm":
         if len(contexts) > 1:

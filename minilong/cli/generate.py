@@ -6,6 +6,7 @@ from pathlib import Path
 
 import click
 
+from minilong.cli.device import device_options, open_device
 from minilong.cli.output import finite, read_stdin
 from minilong.errors import UserError
 from minilong.models.config import KERNELS, READING, SCALINGS
@@ -53,6 +54,7 @@ from minilong.models.config import KERNELS, READING, SCALINGS
 @click.option("--sinks", type=click.IntRange(min=0), metavar="TOKENS", help="First keys that stay as well [4].")
 @click.option("--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond the context.")
 @click.option("--rope-factor", type=click.FloatRange(min=1), help="How many times further; the context grows with it.")
+@device_options
 @click.option("--attention", type=click.Choice(KERNELS), help="How attention is computed.")
 def command(
     run: Path,
@@ -68,6 +70,8 @@ def command(
     sinks: int | None,
     rope_scaling: str | None,
     rope_factor: float | None,
+    device: str,
+    gpu_memory: str | None,
     attention: str | None,
 ) -> None:
     """Continue a prompt with the language model of RUN. Prompt and text go to stdout as they are made.
@@ -85,18 +89,21 @@ def command(
       head -c 200 book.txt | minilong generate runs/book-1 --prompt -
     """
     from minilong.train.adapt import adapt, memory_of
+    from minilong.train.config import FILLING_TASKS
     from minilong.train.generate import generate, generate_batch
     from minilong.train.loaded import load
 
+    where = open_device(device, gpu_memory)
     loaded = load(run, weights)
     if loaded.config.model.kind != "decoder":
+        other = "fill" if loaded.config.task in FILLING_TASKS else "translate"
         raise UserError(
-            f"{run} learnt the task {loaded.config.task!r}, which has no text to continue; "
-            f"use `minilong translate {run}`"
+            f"{run} learnt the task {loaded.config.task!r}, which has no text to continue; use `minilong {other} {run}`"
         )
     # The line break that ends a piped line is no part of the prompt: `echo "It was" | minilong generate ...`.
     starts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts or ("",)]
     loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
+    loaded = loaded.on(where)
     remembered = memory_of(loaded, memory, window=window, sinks=sinks)
     if len(starts) > 1:
         texts = generate_batch(

@@ -27,11 +27,18 @@ LIBRARIES = ("numpy", "scipy", "click", "rich", "safetensors", "threadpoolctl", 
 @click.argument("run", type=click.Path(path_type=Path), required=False)
 @click.option("--preset", metavar="NAME", help="Settings, parameters and memory of a preset.")
 @click.option("--set", "assignments", multiple=True, metavar="KEY=VALUE", help="Change a setting of --preset.")
+@click.option("--devices", is_flag=True, help="List the GPUs that can be used, or say what is missing.")
 @click.option("--keys", is_flag=True, help="List every configuration key with its meaning.")
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
 def command(
-    ctx: click.Context, run: Path | None, preset: str | None, assignments: tuple[str, ...], keys: bool, as_json: bool
+    ctx: click.Context,
+    run: Path | None,
+    preset: str | None,
+    assignments: tuple[str, ...],
+    devices: bool,
+    keys: bool,
+    as_json: bool,
 ) -> None:
     """Show the presets, the shipped texts and this machine; or a RUN; or what a preset would need; or all keys.
 
@@ -41,8 +48,9 @@ def command(
       minilong info runs/book-1
       minilong info --preset medium --set context=512
       minilong info --keys
+      minilong info --devices
     """
-    subjects = [name for name in from_command_line(ctx) if name in ("RUN", "--preset", "--keys")]
+    subjects = [name for name in from_command_line(ctx) if name in ("RUN", "--preset", "--devices", "--keys")]
     if len(subjects) > 1:
         raise UserError(f"info shows one thing at a time, not {' and '.join(subjects)}; give one of them")
     if assignments and preset is None:
@@ -54,6 +62,9 @@ def command(
         config = layered(preset=preset, assignments=assignments)
         facts = {"preset": preset, **_needs(config)}
         shown = [*settings_lines(config.to_dict()), *_needs_lines(config)]
+    elif devices:
+        facts = device_facts()
+        shown = _device_lines(facts)
     elif keys:
         facts = {key: _key_facts(key, rule) for key, rule in RULES.items()}
         shown = [f"{key:<20}{_meaning(rule)} [{bare(facts[key]['default'])}]" for key, rule in RULES.items()]
@@ -62,6 +73,26 @@ def command(
         _show_overview(facts, as_json=as_json)
         return
     click.echo(json.dumps(facts, ensure_ascii=False) if as_json else "\n".join(shown))
+
+
+def device_facts() -> dict[str, Any]:
+    """The CPU's threads, the GPUs, and why there is none where there is none."""
+    from minilong.backend.device import found_devices
+
+    found, why = found_devices()
+    gpus = [
+        {"name": str(gpu.device), "about": gpu.name, "capability": gpu.capability, "free": gpu.free, "total": gpu.total}
+        for gpu in found
+    ]
+    return {"cpu": {"threads": available_threads()}, "gpus": gpus, "missing": why or None}
+
+
+def _device_lines(facts: Mapping[str, Any]) -> list[str]:
+    lines = [f"{'cpu':<10}{facts['cpu']['threads']} threads"]
+    for gpu in facts["gpus"]:
+        memory = f"{size(gpu['free'])} of {size(gpu['total'])} free"
+        lines.append(f"{gpu['name']:<10}{gpu['about']}, compute capability {gpu['capability']}, {memory}")
+    return lines if facts["missing"] is None else [*lines, f"{'cuda':<10}{facts['missing']}"]
 
 
 def overview() -> dict[str, Any]:

@@ -55,6 +55,15 @@ def size(amount: float) -> str:
     return f"{amount:.1f} EB"
 
 
+def bytes_of(written: str) -> int:
+    """The inverse of `size`: 8GB, 1.5 GB, 500MB, or a number of bytes. ValueError for anything else."""
+    match = re.fullmatch(r"(\d+(?:\.\d+)?) ?([kMGT]?B)?", written.strip())
+    if match is None:
+        raise ValueError(f"{written!r} is no size; write 500MB or 8GB, say")
+    unit = {"B": 1, "kB": 10**3, "MB": 10**6, "GB": 10**9, "TB": 10**12}[match[2] or "B"]
+    return round(float(match[1]) * unit)
+
+
 def duration(seconds: float) -> str:
     """A duration for people: 0.4s, 42s, 3m07s, 2h05m, 3d04h."""
     if seconds < 10:
@@ -92,7 +101,8 @@ def estimate_lines(estimate: Estimate) -> list[str]:
     """Parameters, memory by part and time of a run, as lines to print before it starts."""
     total = sum(estimate.memory.values())
     parts = ", ".join(f"{name} {size(amount)}" for name, amount in estimate.memory.items() if amount)
-    pace = f"{count(estimate.tokens_per_step)} tokens a step, {estimate.threads} thread{'s'[: estimate.threads != 1]}"
+    worker = f"{estimate.threads} thread{'s'[: estimate.threads != 1]}" if estimate.threads else "one GPU"
+    pace = f"{count(estimate.tokens_per_step)} tokens a step, {worker}"
     time = f", about {duration(estimate.seconds)}" if estimate.seconds is not None else ""
     return [
         f"parameters  {count(estimate.parameters)}",

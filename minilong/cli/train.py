@@ -16,20 +16,21 @@ from typing import TYPE_CHECKING, Any
 import click
 from click.exceptions import Exit
 
+from minilong.cli.device import device_options, open_device
 from minilong.cli.errors import INTERRUPTED, drop_unwritable_output
 from minilong.cli.output import duration, estimate_lines, from_command_line, seconds_of, size
 from minilong.cli.progress import progress_report
 from minilong.cli.stopping import stop_requests
 from minilong.errors import UserError
 from minilong.models.config import DEPTHS, KERNELS, MEMORIES, NORMS, POSITIONS, SCALINGS
-from minilong.train.config import RECALL_TASKS, TASKS, RunConfig
+from minilong.train.config import FILLING_TASKS, PRECISIONS, RECALL_TASKS, TASKS, RunConfig
 from minilong.train.presets import layered
 
 if TYPE_CHECKING:
     from minilong.train.loop import Outcome
     from minilong.train.session import Session
 
-WITH_RESUME = {"--resume", "--steps", "--quiet", "--dry-run"}
+WITH_RESUME = {"--resume", "--steps", "--quiet", "--dry-run", "--device", "--gpu-memory", "--precision"}
 SAMPLE_LENGTH = 300
 
 
@@ -61,6 +62,8 @@ def _budget(_ctx: click.Context, _option: click.Parameter, written: str | None) 
 @click.option("--layers", type=int, help="Layers of each stack.")
 @click.option("--width", type=int, help="Components of a token's vector.")
 @click.option("--threads", type=int, help="Replicas that share a batch (0 = cores available, at most 8).")
+@device_options
+@click.option("--precision", type=click.Choice(PRECISIONS), help="Numbers that a GPU computes in [float32].")
 @click.option("--seed", type=int, help="Seed of initial values, order of data and dropout.")
 @click.option("--out", type=click.Path(path_type=Path), help="Folder of the run [the first free runs/NAME-1].")
 @click.option("--replace", is_flag=True, help="Overwrite the run in --out.")
@@ -92,6 +95,9 @@ def command(
     layers: int | None,
     width: int | None,
     threads: int | None,
+    device: str,
+    gpu_memory: str | None,
+    precision: str | None,
     seed: int | None,
     out: Path | None,
     replace: bool,
@@ -111,10 +117,13 @@ def command(
       minilong train                             the small preset on the shipped text
       minilong train book.txt --budget 5m        your own text, for five minutes
       minilong train --task reverse --steps 500  an encoder-decoder on a generated task
+      minilong train book.txt --task mlm         an encoder that restores masked words
       minilong train book.txt --layers 6 --set dropout=0.1 --dry-run
       minilong train book.txt --context 4096 --batch 1 --window 512 --depth checkpoint
       minilong train --resume runs/book-1        go on where it stopped
+      minilong train --preset medium --device cuda --precision bfloat16
     """
+    where = open_device(device, gpu_memory)
     if resume is not None:
         refused = [name for name in from_command_line(ctx) if name not in WITH_RESUME]
         if refused:
@@ -124,7 +133,7 @@ def command(
             )
         from minilong.train import session as sessions
 
-        session, folder = sessions.resume(resume, steps=steps), resume
+        session, folder = sessions.resume(resume, steps=steps, device=where, precision=precision), resume
     else:
         options = {
             "data.text": text or None,
@@ -145,6 +154,7 @@ def command(
             "train.batch": batch,
             "train.lr": lr,
             "train.threads": threads,
+            "train.precision": precision,
             "train.seed": seed,
         }
         given = {key: value for key, value in options.items() if value is not None}
@@ -156,9 +166,10 @@ def command(
             raise UserError("--replace overwrites the run that --out names; give --out RUN")
         from minilong.train import session as sessions
 
-        check_memory(run)
+        if where.is_cpu:
+            check_memory(run)
         folder = out or free_folder(Path("runs"), run)
-        session = sessions.start(run, folder, replace=replace, budget=budget)
+        session = sessions.start(run, folder, replace=replace, budget=budget, device=where)
 
     def say(*lines: str) -> None:
         if quiet:
@@ -242,6 +253,8 @@ def _next_command(config: RunConfig, path: Path) -> str:
         return f'minilong generate {run} --prompt "..."'
     if config.task in RECALL_TASKS:
         return f"minilong evaluate {run} --context {config.model.context},{2 * config.model.context}"
+    if config.task in FILLING_TASKS:
+        return f'minilong fill {run} "... ___ ..."'
     return f'minilong translate {run} "..."'
 
 

@@ -10,6 +10,7 @@ from pathlib import Path
 
 import click
 
+from minilong.cli.device import device_options, open_device
 from minilong.cli.output import finite, stdin_lines
 from minilong.errors import UserError
 
@@ -36,6 +37,7 @@ TOGETHER = 32
     show_default=True,
     help="Weights of the best validation, or of the last step.",
 )
+@device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sentence.")
 def command(
     run: Path,
@@ -44,6 +46,8 @@ def command(
     length_penalty: float,
     max_length: int | None,
     weights: str,
+    device: str,
+    gpu_memory: str | None,
     as_json: bool,
 ) -> None:
     """Translate each SENTENCE, or each line of standard input, with the model of RUN. Copies and reverses, too.
@@ -54,15 +58,19 @@ def command(
       minilong translate runs/libreoffice_help-1 --beam 4 < sentences.txt > translated.txt
       minilong translate runs/reverse-1 abc --json
     """
-    from minilong.train.config import RECALL_TASKS
+    from minilong.train.config import FILLING_TASKS, RECALL_TASKS
     from minilong.train.loaded import load
     from minilong.train.translate import translate
 
+    where = open_device(device, gpu_memory)
     loaded = load(run, weights)
     if loaded.config.task in RECALL_TASKS:
         raise UserError(f"{run} learnt the task {loaded.config.task!r}; use `minilong evaluate {run}`")
+    if loaded.config.task in FILLING_TASKS:
+        raise UserError(f"{run} learnt the task {loaded.config.task!r}; use `minilong fill {run}`")
     if loaded.config.task == "lm":
         raise UserError(f"{run} learnt to continue a text; use `minilong generate {run}`")
+    loaded = loaded.on(where)
     # A person who types wants each line answered; a file is faster in batches.
     together = 1 if not sentence and sys.stdin is not None and sys.stdin.isatty() else TOGETHER
     number = 1

@@ -46,6 +46,11 @@ class State:
     best_validation: float | None = None
     best_step: int | None = None
     seconds: float = 0.0
+    updates: int = 0
+    """Steps whose update was made: in float16 a step whose numbers leave the range is left out."""
+    loss_scale: float = 1.0
+    good_steps: int = 0
+    """Updates since the loss scale changed."""
     data: str = ""
     """Digest of the texts that the run reads."""
 

@@ -17,10 +17,14 @@ from minilong.errors import UserError, did_you_mean
 from minilong.models.config import ModelConfig
 from minilong.models.fields import Rule, check_fields, rule_of, setting, show
 
-TASKS = ("lm", "translate", "copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm", "passkey")
+TASKS = (
+    "lm", "translate", "copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm", "passkey",
+    "mlm", "roberta", "t5",
+)  # fmt: skip
 TOKENIZERS = ("char", "byte", "bpe")
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
+PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
 KIND_OF_TASK = {
     "lm": "decoder",
     "translate": "encoder-decoder",
@@ -31,9 +35,18 @@ KIND_OF_TASK = {
     "selective-copy": "decoder",
     "copy-lm": "decoder",
     "passkey": "decoder",
+    "mlm": "encoder",
+    "roberta": "encoder",
+    "t5": "encoder-decoder",
 }
 RECALL_TASKS = ("mqar", "induction", "selective-copy", "copy-lm", "passkey")
 """Tasks whose rows end in, or hold, answers that a causal model is to find in its context."""
+
+FILLING_TASKS = ("mlm", "roberta", "t5")
+"""Tasks that restore what a text has lost, by what stands on both sides."""
+
+LEAST_CONTEXT = 8
+"""Tokens that such a task needs: two sentences of two and three special ones, say."""
 
 TEXTLESS = ("copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm")
 """Tasks that read no text."""
@@ -54,6 +67,7 @@ class DataConfig:
     )
     symbols: int = setting(0, "distinct symbols (0 = 256 for mqar, else 16)", least=0, most=20_000)
     digits: int = setting(5, "digits of a passkey", least=1, most=100)
+    masks: int = setting(1, "mlm: masks that a pair has, in turn from epoch to epoch", least=1, most=10_000)
     loss_on: str = setting(
         "answer", "what a passkey run learns: the answer, or the whole text", choices=("answer", "text")
     )
@@ -85,6 +99,7 @@ class TrainConfig:
     weight_decay: float = setting(0.1, "decoupled weight decay (adamw)", least=0)
     clip: float = setting(1.0, "largest global norm of the gradient (0 = no clipping)", least=0)
     threads: int = setting(0, "replicas that share a batch (0 = cores available, at most 8)", least=0, most=1024)
+    precision: str = setting("float32", "numbers that a GPU computes in", choices=PRECISIONS)
     seed: int = setting(1, "seed of initial values, order of data and dropout")
     eval_every: int = setting(250, "steps between two validations", least=1)
     save_every: int = setting(250, "steps between two saves", least=1)
@@ -131,7 +146,12 @@ class RunConfig:
                 f"task {self.task!r} generates its data, but data.text names {show(self.data.text[0])}; "
                 "leave out the text, or use --task lm"
             )
-        if kind == "encoder-decoder" and self.data.max_length >= self.model.context:
+        if self.task in FILLING_TASKS and self.model.context < LEAST_CONTEXT:
+            raise UserError(
+                f"model.context is {self.model.context}, which holds no sentence to restore; set model.context = "
+                f"{LEAST_CONTEXT}, or more"
+            )
+        if kind == "encoder-decoder" and self.task != "t5" and self.data.max_length >= self.model.context:
             raise UserError(
                 f"data.max_length is {self.data.max_length}, which with a start mark exceeds model.context "
                 f"{self.model.context}; set model.context = {self.data.max_length + 1}, or lower data.max_length"

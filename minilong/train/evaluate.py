@@ -11,14 +11,13 @@ from typing import Any
 import numpy as np
 
 from minilong.autodiff import log_softmax
+from minilong.backend import to_host
 from minilong.data.batches import IGNORE, LanguageBatch, PackedWindows
 from minilong.errors import UserError
-from minilong.nn.flat import Layout
 from minilong.objectives import causal_loss
 from minilong.train.adapt import adapt
-from minilong.train.config import available_threads
 from minilong.train.loaded import LoadedRun, finite
-from minilong.train.replicas import Replicas
+from minilong.train.worker import workers
 
 ROWS, TOKENS = 16, 8192  # of a batch: a long context goes one row at a time
 CHUNK = 2048  # positions whose logits exist at once
@@ -65,7 +64,7 @@ def evaluate(
         raise UserError(f"the stride is {stride} and the context {context}; give 1 to {context}")
     ids = loaded.tokenizer.encode(text)
     windows = PackedWindows([ids], context, separator=None, partial=True)
-    threads, width = available_threads(), min(context, len(ids) - 1)
+    width = min(context, len(ids) - 1)
     sums, counts = np.zeros(width), np.zeros(width, np.int64)
     nats, tokens = 0.0, 0
 
@@ -75,9 +74,9 @@ def evaluate(
             return token_losses(loaded.model, batch).sum(axis=0), batch.tokens
         return float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens
 
-    with Replicas(threads, Layout((), (), (), 0, 0)) as replicas:
+    with workers(loaded.model) as replicas:
         batches = windows.sequential(max(1, min(ROWS, TOKENS // context)), stride)
-        while group := list(islice(batches, threads)):
+        while group := list(islice(batches, replicas.threads)):
             for batch, (losses, count) in zip(group, replicas.map(measure, group), strict=True):
                 nats, tokens = nats + float(np.sum(losses)), tokens + count
                 if per_position:
@@ -110,7 +109,7 @@ def token_losses(model: Any, batch: LanguageBatch) -> np.ndarray:
     for first in range(0, losses.shape[1], CHUNK):
         part = slice(first, first + CHUNK)
         targets = batch.targets[:, part]
-        likelihoods = log_softmax(model.logits(hidden[:, part]))
+        likelihoods = to_host(log_softmax(model.logits(hidden[:, part])))
         taken = np.take_along_axis(likelihoods, np.maximum(targets, 0)[..., None], axis=-1)[..., 0]
         losses[:, part] = np.where(targets == IGNORE, 0.0, -taken)
     return losses

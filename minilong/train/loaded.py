@@ -3,18 +3,19 @@
 from __future__ import annotations
 
 from contextlib import AbstractContextManager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from minilong.backend import keep_freed_memory
+from minilong.backend import Array, Device, keep_freed_memory, to_host
 from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
 from minilong.train import checkpoint as ck
 from minilong.train.config import RunConfig
 from minilong.train.run import RunFolder
+from minilong.train.worker import put_model
 
 
 @dataclass(frozen=True)
@@ -28,6 +29,10 @@ class LoadedRun:
     step: int
     data: str = ""
 
+    def on(self, device: Device) -> LoadedRun:
+        """The same with the model's arrays on a device."""
+        return replace(self, model=put_model(self.model, device))
+
 
 def load(path: Path, weights: str = "best") -> LoadedRun:
     """Open a run, every file verified. weights: "best" (lowest validation loss, if any was measured) or "last"."""
@@ -39,14 +44,15 @@ def load(path: Path, weights: str = "best") -> LoadedRun:
         return LoadedRun(config, model, tokenizer, step, state.data)
 
 
-def finite(logits: np.ndarray) -> np.ndarray:
-    """The logits, as they are. UserError where they hold a NaN or an infinity: such a model has no answer."""
-    if not np.isfinite(logits).all():
+def finite(logits: Array) -> np.ndarray:
+    """The logits, on the host. UserError where they hold a NaN or an infinity: such a model has no answer."""
+    on_host = to_host(logits)
+    if not np.isfinite(on_host).all():
         raise UserError(
             "the model's output is not finite, because its training diverged; use --weights best, "
             "or train it again with a lower --lr"
         )
-    return logits
+    return on_host
 
 
 def ready_to_read() -> AbstractContextManager[Any]:

@@ -9,16 +9,16 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from minilong.optim import Schedule, clip
+from minilong.optim import Schedule
 from minilong.train.recall import task_accuracy
-from minilong.train.replicas import Abandoned, Replicas
+from minilong.train.replicas import Abandoned
 from minilong.train.run import RunFolder
 from minilong.train.translate import exact_match
 
 if TYPE_CHECKING:
+    from minilong.train.replicas import Replicas
     from minilong.train.session import Session
-
-SMOOTHING = 0.95
+    from minilong.train.worker import DeviceWorker
 
 
 @dataclass(frozen=True)
@@ -55,12 +55,12 @@ class Outcome:
 def train_loop(
     session: Session,
     folder: RunFolder,
-    replicas: Replicas,
+    workers: Replicas | DeviceWorker,
     report: Callable[[Progress], None],
     should_stop: Callable[[], bool],
 ) -> Outcome:
     """Train a session to its last step, or until asked to stop, and leave it saved."""
-    return _Loop(session, folder, replicas, report, should_stop).run()
+    return _Loop(session, folder, workers, report, should_stop).run()
 
 
 class _Loop:
@@ -68,14 +68,14 @@ class _Loop:
         self,
         session: Session,
         folder: RunFolder,
-        replicas: Replicas,
+        workers: Replicas | DeviceWorker,
         report: Callable[[Progress], None],
         should_stop: Callable[[], bool],
     ) -> None:
-        self.s, self.folder, self.replicas, self.report, self.should_stop = (
+        self.s, self.folder, self.workers, self.report, self.should_stop = (
             session,
             folder,
-            replicas,
+            workers,
             report,
             should_stop,
         )
@@ -83,7 +83,8 @@ class _Loop:
         self.schedule = Schedule(train.lr, train.steps, train.warmup, train.schedule, train.final_lr)
         self.begin, self.before = time.perf_counter(), session.state.seconds
         self.first_step, self.tokens = session.state.step, 0
-        self.saved_step = -1
+        self.saved_step, self.read_step = -1, session.state.step
+        self.update = session.update(workers)
 
     def run(self) -> Outcome:
         s, train, state = self.s, self.s.config.train, self.s.state
@@ -118,24 +119,24 @@ class _Loop:
         return self.s.state.step % every == 0 or self.s.state.step == self.s.config.train.steps
 
     def step(self) -> None:
-        """One update. The state is untouched until the gradient is known to be finite."""
-        s, train = self.s, self.s.config.train
-        loss, gradient = s.gradient(self.replicas, s.state.step)
-        if not math.isfinite(loss):
-            raise s.diverged(f"the loss is {loss}", s.state.step + 1)
-        norm = clip(gradient, train.clip)
-        if not math.isfinite(norm):
-            raise s.diverged(f"the gradient's norm is {norm}", s.state.step + 1)
-        state, old = s.state, s.state.smoothed_loss
-        state.loss, state.gradient_norm, state.lr = loss, norm, self.schedule(state.step)
-        s.optimizer.step(s.adam, s.vector, gradient, state.lr, decayed=s.layout.decayed, each=self.replicas.each)
+        """One update, and its numbers where they are there, or due to be shown."""
+        state, train = self.s.state, self.s.config.train
+        state.lr = self.schedule(state.step)
+        self.update.step(state.step, state.lr)
         state.step += 1
-        state.smoothed_loss = loss if old is None else SMOOTHING * old + (1 - SMOOTHING) * loss
-        self.tokens += s.source.tokens_per_step
+        self.tokens += self.s.source.tokens_per_step
+        if self.update.waits or any(map(self.due, (train.log_every, train.eval_every, train.save_every))):
+            self.read()
+
+    def read(self) -> None:
+        """Take over the numbers of the last step."""
+        numbers, state = self.update.read(), self.s.state
+        state.loss, state.gradient_norm, state.smoothed_loss = numbers.loss, numbers.norm, numbers.smoothed
+        self.read_step = state.step
 
     def validate(self) -> float:
         s = self.s
-        validation = s.mean_loss(self.replicas, s.source.validation)
+        validation = s.mean_loss(self.workers, s.source.validation)
         if not math.isfinite(validation):
             raise s.diverged(f"the validation loss is {validation}", s.state.step)
         s.state.validation, s.state.validated_step = validation, s.state.step
@@ -152,6 +153,8 @@ class _Loop:
         self.folder.append_metrics({**line, "seconds": round(self.elapsed(), 3)})
 
     def save(self) -> None:
+        if self.read_step != self.s.state.step:
+            self.read()
         self.s.state.seconds = self.elapsed()
         self.s.save(self.folder)
         self.saved_step = self.s.state.step
@@ -183,7 +186,7 @@ class _Loop:
         if not interrupted and s.config.task in ("copy", "reverse"):
             accuracy = exact_match(s.model, s.source.validation, s.source.tokenizer)
         if not interrupted and s.source.answers:
-            accuracy = task_accuracy(s.model, s.source.answers, self.replicas).answers
+            accuracy = task_accuracy(s.model, s.source.answers, self.workers).answers
         return Outcome(
             step=s.state.step,
             interrupted=interrupted,

@@ -7,11 +7,12 @@ from typing import Any
 
 import numpy as np
 
-from minilong.backend import Array
+from minilong.backend import Array, to_host
 from minilong.backend.workers import grant_threads
 from minilong.memory import Full, Memory
 from minilong.nn.models import Stream
 from minilong.nn.panels import FEW, for_few_rows
+from minilong.train.worker import device_of
 
 CHUNK = 512
 """Tokens of a prompt that are read at once: activations take the memory of a chunk, whatever the prompt's length."""
@@ -38,6 +39,7 @@ class Reader:
     ) -> None:
         self.model, self.threads, self.chunk = model, threads, chunk
         self._panels: Any = None
+        self._panelled = device_of(model).is_cpu
         self.stream: Stream = model.start(memory)
         if length and isinstance(self.stream.memory, Full):
             memory = Full(capacity=max(1, min(length, model.context)))
@@ -49,9 +51,9 @@ class Reader:
     def read(self, tokens: Array) -> np.ndarray:
         """Read on: integers (b, t), t > 0 -> logits (b, vocabulary)."""
         with grant_threads(self.threads):
-            return self.model.logits(self.hidden(tokens))[:, -1]  # type: ignore[no-any-return]
+            return to_host(self.model.logits(self.hidden(tokens))[:, -1])
 
-    def hidden(self, tokens: Array) -> np.ndarray:
+    def hidden(self, tokens: Array) -> Array:
         """The same before the output projection, of the last token only: (b, 1, width)."""
         if not self.endless:
             tokens = self._within_context(tokens)
@@ -59,11 +61,11 @@ class Reader:
         for first in range(0, tokens.shape[1], self.chunk):
             last = self._fit(len(tokens)).extend(tokens[:, first : first + self.chunk], self.stream)
         assert last is not None
-        return last[:, -1:]  # type: ignore[no-any-return]
+        return last[:, -1:]
 
     def _fit(self, rows: int) -> Any:
         """The model in the form that reads so many texts fastest."""
-        if rows > FEW:
+        if rows > FEW or not self._panelled:
             return self.model
         if self._panels is None:
             self._panels = for_few_rows(self.model, rows)

@@ -8,16 +8,16 @@ from typing import Any
 
 import numpy as np
 
+from minilong.backend import beside
 from minilong.data.batches import IGNORE, LanguageBatch
 from minilong.data.passkey import Passkey
 from minilong.data.recall import RecallTask
 from minilong.errors import UserError
-from minilong.nn.flat import Layout
-from minilong.train.config import RECALL_TASKS, available_threads
+from minilong.train.config import RECALL_TASKS
 from minilong.train.evaluate import reading
 from minilong.train.loaded import LoadedRun, finite
-from minilong.train.replicas import Replicas
 from minilong.train.source import evaluation_rows, open_recall_task
+from minilong.train.worker import workers
 
 CHUNK = 1024  # targets whose logits exist at once
 
@@ -35,10 +35,10 @@ class Accuracy:
     count: int
 
 
-def task_accuracy(model: Any, batches: Sequence[LanguageBatch], replicas: Replicas | None = None) -> Accuracy:
+def task_accuracy(model: Any, batches: Sequence[LanguageBatch], replicas: Any = None) -> Accuracy:
     """How many answers the likeliest tokens give right. UserError for a model whose output is not finite."""
     if replicas is None:
-        with Replicas(available_threads(), Layout((), (), (), 0, 0)) as own:
+        with workers(model) as own:
             return task_accuracy(model, batches, own)
     parts = replicas.map(lambda batch: _scores(model, batch), batches)
     right, tokens, whole, answers = (max(int(n), 0) for n in np.sum(parts, axis=0))
@@ -48,7 +48,8 @@ def task_accuracy(model: Any, batches: Sequence[LanguageBatch], replicas: Replic
 def _scores(model: Any, batch: LanguageBatch) -> tuple[int, int, int, int]:
     """Right tokens, tokens, right answers, answers of a batch."""
     counted = batch.targets != IGNORE
-    hidden = model.hidden(batch.inputs, segments=batch.segments)[counted]
+    hidden = model.hidden(batch.inputs, segments=batch.segments)
+    hidden = hidden.reshape(-1, hidden.shape[-1])[beside(hidden, np.flatnonzero(counted))]
     likeliest = [finite(model.logits(hidden[i : i + CHUNK])).argmax(axis=-1) for i in range(0, len(hidden), CHUNK)]
     right = np.zeros(counted.shape, bool)
     right[counted] = np.concatenate([*likeliest, np.zeros(0, np.int64)]) == batch.targets[counted]
@@ -97,7 +98,7 @@ def evaluate_task(
     tasks = [_puzzle(loaded, task, text, length) for length in lengths]  # all are checked before the first is asked
     cells: list[tuple[Accuracy, ...]] = []
     done = 0
-    with Replicas(available_threads(), Layout((), (), (), 0, 0)) as replicas:
+    with workers(loaded.model) as replicas:
         for depth in tuple(depths) or (None,):
             row: list[Accuracy] = []
             for model, one in zip(models, tasks, strict=True):

@@ -90,8 +90,8 @@ class Replicas:
             for i, parts in enumerate(shares):
                 if replica < len(parts):
                     own = key.fold(i, replica) if key else None
-                    share = partial(_share, loss, parts[replica], own, tokens)
-                    total += float(deliver_gradient(share, model, self.layout.receiver(out, add=filled)))
+                    part = partial(share, loss, parts[replica], own, tokens)
+                    total += float(deliver_gradient(part, model, self.layout.receiver(out, add=filled)))
                     filled = True
             if not filled:
                 out[:] = 0
@@ -154,5 +154,6 @@ def _serve(tasks: SimpleQueue[tuple[Callable[[], Any], Future[Any]] | None], inn
         del task, f, future  # or the last step's arrays would live until the next
 
 
-def _share(loss: Callable[..., Any], batch: Any, key: Key | None, tokens: float, model: Any) -> Any:
+def share(loss: Callable[..., Any], batch: Any, key: Key | None, tokens: Any, model: Any) -> Any:
+    """The loss of a part of a batch, so that the parts add up to the mean over all its tokens."""
     return loss(model, batch, key=key, denominator=tokens)

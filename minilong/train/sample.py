@@ -2,14 +2,20 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import numpy as np
 
-from minilong.data.batches import IGNORE
-from minilong.train.config import RECALL_TASKS
+from minilong.backend import beside
+from minilong.data.batches import IGNORE, MaskedBatch, PairBatch
+from minilong.data.marked import MarkedTokenizer
+from minilong.data.spans import restore
+from minilong.objectives import next_sentence_accuracy
+from minilong.train.config import FILLING_TASKS, RECALL_TASKS
 from minilong.train.generate import generate
 from minilong.train.loaded import LoadedRun, finite
-from minilong.train.source import sample_row, sample_source
-from minilong.train.translate import translate
+from minilong.train.source import Source, loss_by_frequency, open_source, sample_row, sample_source
+from minilong.train.translate import greedy, translate
 
 
 def sample(loaded: LoadedRun, length: int, prompt: str | None = None) -> str:
@@ -18,6 +24,8 @@ def sample(loaded: LoadedRun, length: int, prompt: str | None = None) -> str:
         return (prompt or "") + "".join(generate(loaded, prompt or "", length=length))
     if loaded.config.task in RECALL_TASKS:
         return _answered(loaded)
+    if loaded.config.task in FILLING_TASKS:
+        return _filled(loaded)
     source = sample_source(loaded.config) if prompt is None else prompt
     return f"{source}\n-> {translate(loaded, [source])[0]}"
 
@@ -26,8 +34,50 @@ def _answered(loaded: LoadedRun) -> str:
     """A held-out row of a recall task, and under it the likeliest token where one is asked for."""
     batch = sample_row(loaded.config, loaded.tokenizer)
     asked = np.flatnonzero(batch.targets[0] != IGNORE)
-    told = finite(loaded.model(batch.inputs)[0, asked]).argmax(axis=-1)
+    told = finite(loaded.model(batch.inputs)[0])[asked].argmax(axis=-1)
     answers = [loaded.tokenizer.decode([token]) for token in told]
     right = loaded.tokenizer.decode(batch.targets[0, asked])
     shown = "".join(answers)
     return f"{loaded.tokenizer.decode(batch.inputs[0])}\n-> {shown}" + (f" (right: {right})" if shown != right else "")
+
+
+def _filled(loaded: LoadedRun) -> str:
+    """A held-out row with blanks, the same as the model fills it; and what frequencies alone would reach."""
+    source = open_source(loaded.config, loaded.tokenizer)
+    tokenizer, batch = source.tokenizer, source.validation[0]
+    assert isinstance(tokenizer, MarkedTokenizer)
+    row, told = _spans(loaded.model, tokenizer, batch) if isinstance(batch, PairBatch) else _masks(loaded.model, batch)
+    lines = [_blanked(tokenizer, row), f"-> {tokenizer.decode(told)}", _measures(loaded, source)]
+    return "\n".join(lines)
+
+
+def _masks(model: Any, batch: MaskedBatch) -> tuple[np.ndarray, np.ndarray]:
+    """The first row as the model reads it, and with its likeliest tokens where one was chosen."""
+    row = batch.inputs[0, : batch.lengths[0]].copy()
+    hidden = model.hidden(row[None], types=None if batch.types is None else batch.types[:1, : len(row)])
+    places = np.flatnonzero(batch.targets[0] != IGNORE)
+    told = row.copy()
+    told[places] = finite(model.logits(hidden[0][beside(hidden, places)])).argmax(axis=-1)
+    return row, told
+
+
+def _spans(model: Any, tokenizer: MarkedTokenizer, batch: PairBatch) -> tuple[np.ndarray, np.ndarray]:
+    """The first source, and the same with the likeliest spans."""
+    row = batch.source[0, : batch.source_lengths[0]]
+    answer = greedy(model, row[None], batch.source_lengths[:1], batch.inputs.shape[1])[0]
+    return row, restore(row, answer, tokenizer.first)
+
+
+def _blanked(tokenizer: MarkedTokenizer, row: np.ndarray) -> str:
+    """The text of a row, with ___ where a mark stands."""
+    ends = np.flatnonzero(row >= tokenizer.first)
+    parts = np.split(row, ends)
+    return " ___".join(tokenizer.decode(part[part < tokenizer.first]) for part in parts)
+
+
+def _measures(loaded: LoadedRun, source: Source) -> str:
+    """What the validation loss is to be compared with; and for pairs, how often neighbours are told from strangers."""
+    line = f"by frequency alone: {loss_by_frequency(source):.4f} nats/token"
+    if loaded.config.task == "mlm" and loaded.config.model.pooler:
+        line += f"; next sentences: {100 * next_sentence_accuracy(loaded.model, source.validation):.1f}% right"
+    return line

@@ -9,16 +9,19 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable
+from contextlib import AbstractContextManager
 from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
+from minilong.backend import CPU, Array, Device, to_host
+from minilong.backend.device import out_of_memory
 from minilong.errors import Diverged, UserError
 from minilong.keys import Key
 from minilong.models.build import build
-from minilong.nn.flat import Layout, flatten
+from minilong.nn.flat import Layout, flatten, view
 from minilong.optim import Adam, AdamState
 from minilong.train import checkpoint as ck
 from minilong.train.config import RunConfig
@@ -26,40 +29,50 @@ from minilong.train.estimate import describe
 from minilong.train.loaded import LoadedRun
 from minilong.train.loop import Outcome, Progress, train_loop
 from minilong.train.plot import loss_plot
+from minilong.train.precision import check_precision, half_type, products_of
 from minilong.train.replicas import Replicas
 from minilong.train.run import RunFolder
 from minilong.train.sample import sample
 from minilong.train.source import Source, open_source
+from minilong.train.update import DeviceUpdate, HostUpdate
+from minilong.train.worker import DeviceWorker
 
 TRIALS, LONGEST_TRIAL = 5, 1.0  # steps that are timed, and seconds after which none is added
 LEAST_BUDGET_STEPS = 10
 
 
-def start(config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None) -> Session:
+def start(
+    config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None, device: Device = CPU
+) -> Session:
     """A new run: its data are read and checked and its model is built; nothing is written before `run`.
 
     budget: seconds to train; the number of steps then follows from the time that a step takes here.
     """
     config = config.resolved()
+    check_precision(config.train, device, config.model.depth)
     RunFolder.check_free(Path(out), replace=replace)
     source = open_source(config)
     key = Key.of(config.train.seed)
     vector, model, layout = flatten(build(config.model, source.tokenizer.size, key))
-    session = Session(config, source, vector, model, layout, Path(out), replace=replace)
+    session = Session(config, source, vector, model, layout, Path(out), replace=replace, device=device)
     session.measure(budget)
     return session
 
 
-def resume(path: Path, *, steps: int | None = None) -> Session:
-    """Go on with a run where its last save stands, exactly; `steps` sets a new total.
+def resume(path: Path, *, steps: int | None = None, device: Device = CPU, precision: str | None = None) -> Session:
+    """Go on with a run where its last save stands, exactly; `steps` sets a new total, `precision` another one.
 
-    A new total changes the course of the learning rate from here on, as the configuration then says.
+    A new total changes the course of the learning rate from here on, as the configuration then says. Another device or
+    precision goes on from the same state, with other roundings.
     """
     run = RunFolder.open(Path(path), write=True)
     try:
         config, tokenizer, state = ck.read_config(run), ck.read_tokenizer(run), ck.read_state(run)
         if steps is not None:
             config = replace(config, train=replace(config.train, steps=steps))
+        if precision is not None:
+            config = replace(config, train=replace(config.train, precision=precision))
+        check_precision(config.train, device, config.model.depth)
         if state.step >= config.train.steps and state.validated_step >= state.step:
             raise UserError(
                 f"{path} is complete with {state.step} steps; give a larger --steps to go on, or start a new run"
@@ -75,7 +88,7 @@ def resume(path: Path, *, steps: int | None = None) -> Session:
     except BaseException:
         run.close()
         raise
-    session = Session(config, source, vector, model, layout, Path(path), run=run, adam=adam, state=state)
+    session = Session(config, source, vector, model, layout, Path(path), run=run, adam=adam, state=state, device=device)
     session.measure(None)
     return session
 
@@ -96,27 +109,40 @@ class Session:
         run: RunFolder | None = None,
         adam: AdamState | None = None,
         state: ck.State | None = None,
+        device: Device = CPU,
     ) -> None:
         train = config.train
         self.config, self.source, self.path, self.replace, self.folder = config, source, path, replace, run
-        self.vector, self.model, self.layout = vector, model, layout
+        self.device, self.layout = device, layout
         self.optimizer = Adam(
             train.beta1, train.beta2, train.eps, train.weight_decay, decoupled=train.optimizer == "adamw"
         )
-        self.adam = adam or self.optimizer.init(vector)
+        self.estimate = describe(config, source.tokenizer.size, gpu=not device.is_cpu)
+        with self.enough_memory():
+            self.place(vector, model, adam or self.optimizer.init(vector))
         self.state = state or ck.State(data=source.fingerprint)
-        self.estimate = describe(config, source.tokenizer.size)
         self._best: bytes | None = None
+
+    def place(self, vector: np.ndarray, model: Any, adam: AdamState) -> None:
+        """Put the arrays on the device: `model` for people, and `computing`, whose weights may have 16 bits."""
+        device, dtype = self.device, half_type(self.config.train)
+        self.vector = device.put(vector)
+        self.adam = AdamState(device.put(adam.first), device.put(adam.second), adam.steps)
+        self.model = model if device.is_cpu else view(model, self.vector, self.layout)
+        self.half = None if dtype is None else self.vector.astype(dtype)
+        self.computing = self.model if self.half is None else view(model, self.half, self.layout)
 
     def measure(self, budget: float | None) -> None:
         """Time a few steps without updating anything; with a budget, derive the number of steps from it."""
-        threads, batches = self.config.train.threads, self.source.validation
-        with self.replicas() as replicas:
+        batches = self.source.validation
+        with self.enough_memory(), self.workers() as replicas:
+            threads = replicas.threads
             self.gradient(replicas, self.state.step)  # slower than those that follow: it asks the system for memory
             begin, trials = time.perf_counter(), 0
             while trials < TRIALS and time.perf_counter() - begin < LONGEST_TRIAL:
                 trials += 1
                 self.gradient(replicas, self.state.step + trials)  # sentences differ in length from batch to batch
+                self.device.synchronize()
             step = (time.perf_counter() - begin) / trials
             middle = max(0, (len(batches) - threads) // 2)  # batches of pairs come from the shortest to the longest
             some = batches[middle : middle + threads]
@@ -137,15 +163,28 @@ class Session:
         the last save, which is finite, then stays."""
         if self.folder is None:
             self.folder = RunFolder.create(self.path, replace=self.replace)
-        with self.folder, self.replicas(should_stop) as replicas:
-            return train_loop(self, self.folder, replicas, report, should_stop)
+        with self.folder, self.enough_memory(), self.workers(should_stop) as workers:
+            return train_loop(self, self.folder, workers, report, should_stop)
 
-    def replicas(self, should_stop: Callable[[], bool] = lambda: False) -> Replicas:
-        """As many replicas as a part of the batch has rows; the cores left over are for attention inside of each."""
+    def enough_memory(self) -> AbstractContextManager[None]:
+        """Explains a GPU's lack of memory by what the run was predicted to need; the last save stays."""
+        return out_of_memory(
+            f"the run was predicted to need {self.estimate.by_part()} in float32; lower --batch, --context or --width, "
+            "or give --set accumulate=N, --depth checkpoint or --precision bfloat16"
+        )
+
+    def workers(self, should_stop: Callable[[], bool] = lambda: False) -> Any:
+        """The GPU; or as many replicas as a part of the batch has rows, and the cores left over inside of each."""
         train = self.config.train
+        if not self.device.is_cpu:
+            return DeviceWorker(self.device, self.layout)
         return Replicas(
             train.threads // train.inner_threads, self.layout, inner=train.inner_threads, should_stop=should_stop
         )
+
+    def update(self, workers: Any) -> HostUpdate | DeviceUpdate:
+        """How the parameters are updated on this device."""
+        return HostUpdate(self, workers) if self.device.is_cpu else DeviceUpdate(self, workers)
 
     def sample(self, length: int, prompt: str | None = None) -> str:
         """What the model writes now: a continuation, or an answer to a held-out source."""
@@ -156,8 +195,8 @@ class Session:
         files = {
             ck.CONFIG: self.config.to_toml().encode(),
             ck.TOKENIZER: json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode(),
-            ck.MODEL: self.finite(ck.model_file, self.vector),
-            ck.OPTIMIZER: self.finite(ck.optimizer_file, self.adam),
+            ck.MODEL: self.finite(ck.model_file, to_host(self.vector)),
+            ck.OPTIMIZER: self.finite(ck.optimizer_file, self.adam.on_host()),
         }
         if self._best is not None:
             files[ck.BEST] = self._best
@@ -174,7 +213,7 @@ class Session:
     def remember_best(self, validation: float) -> None:
         """Keep the weights for `best.safetensors` if they are the best so far."""
         if self.state.best_validation is None or validation < self.state.best_validation:
-            self._best = self.finite(ck.model_file, self.vector)
+            self._best = self.finite(ck.model_file, to_host(self.vector))
             self.state.best_validation, self.state.best_step = validation, self.state.step
 
     def finite(self, file: Callable[[Any, Layout], bytes], arrays: Any) -> bytes:
@@ -198,14 +237,16 @@ class Session:
             f"try {', '.join(remedies[:-1])} or {remedies[-1]}"
         )
 
-    def gradient(self, replicas: Replicas, step: int) -> tuple[float, np.ndarray]:
-        """Loss and flat gradient of the batch of a step."""
+    def gradient(self, workers: Any, step: int, *scale: Any) -> tuple[Any, Array]:
+        """Loss and flat gradient of the batch of a step; on a GPU, times a loss scale if there is one."""
         train = self.config.train
         key = Key.of(train.seed).fold("dropout", step) if self.config.model.dropout else None
         parts = self.source.batch(step).shards(train.accumulate)
-        return replicas.gradient(self.source.loss, self.model, parts, key)
+        with products_of(train):
+            return workers.gradient(self.source.loss, self.computing, parts, key, *scale)  # type: ignore[no-any-return]
 
-    def mean_loss(self, replicas: Replicas, batches: Any) -> float:
+    def mean_loss(self, workers: Any, batches: Any) -> float:
         """Mean loss in nats per token over batches, without dropout."""
-        losses = replicas.map(lambda batch: float(self.source.loss(self.model, batch)) * batch.tokens, batches)
+        with products_of(self.config.train):
+            losses = workers.map(lambda batch: float(self.source.loss(self.computing, batch)) * batch.tokens, batches)
         return float(sum(losses) / max(1, sum(batch.tokens for batch in batches)))

@@ -8,6 +8,7 @@ from typing import Any
 import numpy as np
 
 from minilong.autodiff import log_softmax
+from minilong.backend import beside
 from minilong.data.batches import PairBatch
 from minilong.data.vocabulary import BOS, EOS, PAD, SEPARATOR, Tokenizer
 from minilong.errors import UserError
@@ -71,7 +72,9 @@ def greedy(model: Any, source: np.ndarray, lengths: np.ndarray, longest: int) ->
     ends = np.full(len(source), longest, np.int64)
     open_rows = np.arange(len(source))
     for t in range(longest):
-        logits = finite(model.decode(memory[open_rows], answers[open_rows, : t + 1], lengths[open_rows])[:, -1])
+        logits = finite(
+            model.decode(memory[beside(memory, open_rows)], answers[open_rows, : t + 1], lengths[open_rows])[:, -1]
+        )
         logits[:, NEVER] = -np.inf
         answers[open_rows, t + 1] = logits.argmax(axis=-1)
         ended = answers[open_rows, t + 1] == EOS
@@ -90,7 +93,9 @@ def beam_search(model: Any, source: np.ndarray, longest: int, beam: int, penalty
     finished: list[tuple[float, np.ndarray]] = []
     for t in range(longest):
         rows = len(paths)
-        logits = finite(model.decode(np.repeat(memory, rows, axis=0), paths, np.repeat(lengths, rows))[:, -1])
+        logits = finite(
+            model.decode(memory[beside(memory, np.zeros(rows, np.int64))], paths, np.repeat(lengths, rows))[:, -1]
+        )
         logits[:, NEVER] = -np.inf
         totals = scores[:, None] + log_softmax(logits.astype(np.float64))
         best = np.argsort(-totals, axis=None, kind="stable")[: 2 * beam]

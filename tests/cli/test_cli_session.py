@@ -18,6 +18,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 import minilong.train
+from minilong.backend import CPU, Device
 from minilong.cli import main
 from minilong.cli import progress as progress_module
 from minilong.cli.output import console, count, duration, plain_table, seconds_of, size
@@ -94,12 +95,16 @@ class Stand:
         return SimpleNamespace(config=config, estimate=self.estimate(), run=run, sample=sample)
 
     def start(
-        self, config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None
+        self, config: RunConfig, out: Path, *, replace: bool = False, budget: float | None = None, device: Device = CPU
     ) -> SimpleNamespace:
+        assert device == CPU
         self.calls.append(("start", (out, replace, budget)))
         return self.session(config, out)
 
-    def resume(self, path: Path, *, steps: int | None = None) -> SimpleNamespace:
+    def resume(
+        self, path: Path, *, steps: int | None = None, device: Device = CPU, precision: str | None = None
+    ) -> SimpleNamespace:
+        assert (device, precision) == (CPU, None)
         self.calls.append(("resume", (path, steps)))
         return self.session(preset("tiny"), path)
 
