@@ -9,16 +9,19 @@ A hole is whatever breaks this chain. A report without a hole passes.
 from __future__ import annotations
 
 import time
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from minilong import __version__
 from minilong.audit.agreement import fits, fits_primitive
 from minilong.audit.book import Book, Selection, open_book, parameters, select
+from minilong.audit.device import reason_absent
 from minilong.audit.law import Law, Mutant
 from minilong.audit.report import ClaimReport, EquationReport, LawReport, MutantReport, Report
 from minilong.audit.specs import Claim, Equation
 from minilong.audit.work import Outcome, tasks, work
+from minilong.backend import CPU, Device
+from minilong.errors import UserError
 
 Outcomes = Mapping[tuple[str, ...], Outcome]
 Progress = Callable[[int, int, str], None]
@@ -31,13 +34,15 @@ def audit(
     seed: int | None = None,
     jobs: int = 1,
     book: Book | None = None,
+    device: Device = CPU,
 ) -> Report:
     """Run every law on `examples` random cases and join all that is known.
 
     only: a part, or a glob, of ids of equations and claims, or names of laws and kinds. progress: called with the
     number of tasks done, of all, and the name of the last. seed: other cases than the usual ones. jobs: processes
     (a script that asks for more than one must be guarded by `if __name__ == "__main__"`). book: another one than that
-    of this package, which needs jobs=1. UserError where `only` fits nothing; SpecError where an entry does not parse.
+    of this package, which needs jobs=1. device: another one than the CPU runs the laws there, and only these: a hole is
+    then a law that fails. UserError where `only` fits nothing; SpecError where an entry does not parse.
     """
     if book is not None and jobs != 1:
         raise ValueError(f"an audit of another book runs in one process, not {jobs}")
@@ -48,12 +53,14 @@ def audit(
     chosen = select(opened, only)
     outcomes: dict[tuple[str, ...], Outcome] = {}
     with threadpool_limits(1):
-        todo = tasks(opened, chosen, examples, seed)
-        for key, outcome in work(todo, jobs, only, examples, seed):
+        todo = tasks(opened, chosen, examples, seed, device)
+        for key, outcome in work(todo, jobs, only, examples, seed, device):
             outcomes[key] = outcome
             if progress is not None:
                 progress(len(outcomes), len(todo), key[1])
     outcomes = {task.key: outcomes[task.key] for task in todo}
+    if not device.is_cpu:
+        return _on_device(opened, chosen, outcomes, device, examples, time.perf_counter() - begin)
     equations = [_equation(opened, e, outcomes) for e in opened.specs.equations.values() if e.id in chosen.equations]
     claims = [_claim(opened, c, outcomes) for c in opened.specs.claims.values() if c.id in chosen.claims]
     laws = [_law(opened, law, outcomes) for law in opened.laws.values() if law.name in chosen.laws]
@@ -69,6 +76,19 @@ def audit(
         mutants=tuple(mutants),
         holes=tuple(holes(opened, chosen, outcomes)),
     )
+
+
+def _on_device(
+    book: Book, chosen: Selection, outcomes: Outcomes, device: Device, examples: int, seconds: float
+) -> Report:
+    """The report of laws that were run on a device. UserError where there are none."""
+    reasons = {law: reason_absent(law) for law in book.laws.values() if law.name in chosen.laws}
+    run = [law for law, reason in reasons.items() if reason is None]
+    left_out = tuple((law.name, reason) for law, reason in reasons.items() if reason is not None)
+    if not run:
+        raise UserError(f"no law of this runs on a device: {left_out[0][1] if left_out else 'leave out --device'}")
+    laws, failed = tuple(_law(book, law, outcomes) for law in run), tuple(_failures(run, outcomes))
+    return Report(__version__, examples, seconds, laws, failed, device=str(device), left_out=left_out)
 
 
 def _equation(book: Book, e: Equation, outcomes: Outcomes) -> EquationReport:
@@ -233,6 +253,17 @@ def _holes_of_code(book: Book, chosen: Selection) -> Iterator[str]:
             yield f"implementation {s.name} is of the kind {s.kind}, which is not registered"
 
 
+def _failures(laws: Iterable[Law], outcomes: Outcomes) -> Iterator[str]:
+    """Laws that fail, or ran no example."""
+    names = {law.name for law in laws}
+    for key, o in outcomes.items():
+        if key[0] in ("law", "block") and key[1] in names:
+            if o.failure is not None:
+                yield f"law {key[1]} fails on {_on(key)}: {o.failure}"
+            elif o.examples == 0:
+                yield f"law {key[1]} ran no example on {_on(key)}"
+
+
 def _holes_of_laws(book: Book, chosen: Selection, outcomes: Outcomes) -> Iterator[str]:
     for name in book.kinds:
         if name in chosen.kinds and not book.subjects_of(name):
@@ -250,12 +281,7 @@ def _holes_of_laws(book: Book, chosen: Selection, outcomes: Outcomes) -> Iterato
         if law.skip is not None:
             yield f"law {law.name} is skipped: {law.skip}"
             continue
-        for key, o in outcomes.items():
-            if key[0] in ("law", "block") and key[1] == law.name:
-                if o.failure is not None:
-                    yield f"law {law.name} fails on {_on(key)}: {o.failure}"
-                elif o.examples == 0:
-                    yield f"law {law.name} ran no example on {_on(key)}"
+        yield from _failures([law], outcomes)
         if not any(key[0] == "mutant" and key[2] == law.name and _killed(o) for key, o in outcomes.items()):
             yield f"law {law.name} finds no mutant"
     for m in book.mutants.values():

@@ -95,11 +95,21 @@ class Report:
     version: str
     examples: int
     seconds: float
-    equations: tuple[EquationReport, ...]
-    claims: tuple[ClaimReport, ...]
     laws: tuple[LawReport, ...]
-    mutants: tuple[MutantReport, ...]
     holes: tuple[str, ...]
+    equations: tuple[EquationReport, ...] = ()
+    claims: tuple[ClaimReport, ...] = ()
+    mutants: tuple[MutantReport, ...] = ()
+    device: str = "cpu"
+    """Where the functions under audit computed. On a GPU it is their laws that are run: what joins equations, blocks
+    and mutants is the same wherever numbers are computed, and is looked at on a CPU."""
+    left_out: tuple[tuple[str, str], ...] = ()
+    """(law, why it says nothing of a device)"""
+
+    @property
+    def on_cpu(self) -> bool:
+        """Whether this is the whole audit."""
+        return self.device == "cpu"
 
     @property
     def passed(self) -> bool:

@@ -24,7 +24,11 @@ def show(report: Report, out: Console, *, quiet: bool = False) -> None:
     """Print the table and the counts (unless quiet), then the result and every hole."""
     from rich.text import Text
 
-    if not quiet:
+    if not quiet and not report.on_cpu:
+        for line in device_lines(report):
+            out.print(line)
+        out.print()
+    elif not quiet:
         if report.equations:
             out.print(table(report.equations, min(WIDTH, out.width) if out.is_terminal else WIDTH))
             out.print()
@@ -43,7 +47,9 @@ def show(report: Report, out: Console, *, quiet: bool = False) -> None:
 
 def result(report: Report) -> str:
     """The last line: whether the audit passes."""
-    what = f"audit of minilong {report.version}, {report.examples} examples a law, {report.seconds:.0f}s"
+    of = f"audit of minilong {report.version}"
+    of = of if report.on_cpu else f"{of} on {report.device}, laws only"
+    what = f"{of}, {report.examples} examples a law, {report.seconds:.0f}s"
     holes = len(report.holes)
     return f"FAILED: {holes} hole{'s'[: holes != 1]}; {what}" if holes else f"passed: no hole; {what}"
 
@@ -91,13 +97,36 @@ def summary(report: Report) -> Iterator[str]:
     yield f"equations  {len(report.equations)}: {_counts(equations)}; {equations[None]} not printed by the article"
     yield f"blocks     {agree[True]} agree with the code, {agree[False]} disagree, {agree[None]} are to read"
     yield f"claims     {len(report.claims)}: {_counts(claims)}"
+    yield _laws_held(report)
+    killed = sum(m.killed for m in report.mutants)
+    yield f"mutants    {len(report.mutants)} planted, {killed} found"
+
+
+def device_lines(report: Report) -> Iterator[str]:
+    """Which laws ran on a device, and which say nothing of it."""
+    kinds = list(dict.fromkeys(law.name.partition("/")[0] for law in report.laws))
+    for kind in kinds:
+        laws = [law for law in report.laws if law.name.partition("/")[0] == kind]
+        held, worst = sum(law.passed for law in laws), max(law.worst for law in laws)
+        examples = figure(sum(law.examples for law in laws))
+        yield f"{kind:<26}  {held:3d} of {len(laws):3d} hold  {examples:>5} examples  worst error {share(worst)}"
+    yield ""
+    for kind, reason in {name.partition("/")[0]: reason for name, reason in report.left_out}.items():
+        whole = kind not in kinds
+        names = [name for name, _ in report.left_out if name.partition("/")[0] == kind]
+        yield f"left out: {kind if whole else ', '.join(names)} ({len(names)}): {reason}"
+    yield ""
+    yield _laws_held(report)
+    yield f"device     {report.device}; {len(report.left_out)} laws are the host's and were left out"
+
+
+def _laws_held(report: Report) -> str:
+    """How many laws hold, on how many examples."""
     held = sum(law.passed for law in report.laws)
     examples = sum(law.examples for law in report.laws)
     worst = max((law.worst for law in report.laws), default=0.0)
     ran = f"on {examples:,} examples; worst error {share(worst)} of its bound"
-    yield f"laws       {len(report.laws)}: {held} hold, {ran}"
-    killed = sum(m.killed for m in report.mutants)
-    yield f"mutants    {len(report.mutants)} planted, {killed} found"
+    return f"laws       {len(report.laws)}: {held} hold, {ran}"
 
 
 def entry(report: Report, name: str, root: Path) -> Iterator[str]:

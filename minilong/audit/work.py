@@ -10,9 +10,11 @@ from typing import Any
 
 from minilong.audit import agreement
 from minilong.audit.book import Book, Selection, open_book, select
+from minilong.audit.device import OnDevice, reason_absent
 from minilong.audit.law import Law, Mutant
 from minilong.audit.run import Result, case_as_python, quiet_numbers, run_law
 from minilong.audit.specs import Claim
+from minilong.backend import CPU, Device
 
 PATIENCE = 0.2
 """Seconds in which a mutant's counterexample is made smaller. There are hundreds of mutants, each with one to show."""
@@ -44,12 +46,14 @@ class Task:
     run: Callable[[], Outcome]
 
 
-def tasks(book: Book, chosen: Selection, examples: int, seed: int | None) -> list[Task]:
+def tasks(book: Book, chosen: Selection, examples: int, seed: int | None, device: Device = CPU) -> list[Task]:
     """All tasks of an audit, in a fixed order.
 
     ("claim", id), ("kind", equation, implementation), ("primitive", equation, name), ("law", law, implementation),
-    ("block", law, equation), ("mutant", mutant, law).
+    ("block", law, equation), ("mutant", mutant, law). On a device only the laws on implementations.
     """
+    if not device.is_cpu:
+        return _on_device(book, chosen, examples, seed, device)
 
     def ran(law: Law, f: Callable[..., Any]) -> Outcome:
         return _outcome(run_law(law, f, examples=examples, seed=seed))
@@ -84,8 +88,22 @@ def tasks(book: Book, chosen: Selection, examples: int, seed: int | None) -> lis
     return found
 
 
+def _on_device(book: Book, chosen: Selection, examples: int, seed: int | None, device: Device) -> list[Task]:
+    """The laws on our implementations, which compute on a device."""
+
+    def ran(law: Law, f: Callable[..., Any]) -> Outcome:
+        return _outcome(run_law(law, OnDevice(f, device), examples=examples, seed=seed))
+
+    return [
+        Task(("law", law.name, s.name), partial(ran, law, s.f))
+        for law in book.laws.values()
+        if law.name in chosen.laws and law.skip is None and law.kind in book.kinds and reason_absent(law) is None
+        for s in chosen.subjects(law, book.subjects_of(law.kind))
+    ]
+
+
 def work(
-    todo: list[Task], jobs: int, only: str | None, examples: int, seed: int | None
+    todo: list[Task], jobs: int, only: str | None, examples: int, seed: int | None, device: Device = CPU
 ) -> Iterator[tuple[tuple[str, ...], Outcome]]:
     """Run the tasks, in this process, or in several that open the real book anew; outcomes as they come."""
     if jobs <= 1 or len(todo) < 2 * jobs:
@@ -104,26 +122,26 @@ def work(
     try:
         size = max(1, min(8, len(todo) // (8 * jobs)))
         parts = [range(i, min(i + size, len(todo))) for i in range(0, len(todo), size)]
-        futures = [pool.submit(_part, part, only, examples, seed) for part in parts]
+        futures = [pool.submit(_part, part, only, examples, seed, str(device)) for part in parts]
         for future in as_completed(futures):
             yield from future.result()
     finally:
         pool.shutdown(cancel_futures=True)
 
 
-def _part(numbers: Iterable[int], only: str | None, examples: int, seed: int | None) -> list[Any]:
-    todo = _real_tasks(only, examples, seed)
+def _part(numbers: Iterable[int], only: str | None, examples: int, seed: int | None, device: str) -> list[Any]:
+    todo = _real_tasks(only, examples, seed, device)
     with quiet_numbers():
         return [(todo[i].key, todo[i].run()) for i in numbers]
 
 
 @lru_cache(maxsize=1)
-def _real_tasks(only: str | None, examples: int, seed: int | None) -> list[Task]:
+def _real_tasks(only: str | None, examples: int, seed: int | None, device: str) -> list[Task]:
     from threadpoolctl import threadpool_limits
 
     threadpool_limits(1)
     book = open_book()
-    return tasks(book, select(book, only), examples, seed)
+    return tasks(book, select(book, only), examples, seed, Device.of(device))
 
 
 def _shared(law: Law, among: int) -> Law:

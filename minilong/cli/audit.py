@@ -15,6 +15,7 @@ from typing import TYPE_CHECKING
 
 import click
 
+from minilong.cli.device import open_device
 from minilong.cli.output import console, duration, from_command_line
 from minilong.errors import UserError, did_you_mean
 
@@ -30,13 +31,16 @@ EXAMPLES = 100
 @click.option("--only", metavar="PATTERN", help="Equations, claims, laws or kinds that contain this, or fit this glob.")
 @click.option("--examples", type=click.IntRange(1), default=EXAMPLES, show_default=True, help="Random cases per law.")
 @click.option("--seed", type=click.IntRange(0), help="Draw other cases than the usual ones, which never change.")
-@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: the processors, at most 8]")
+@click.option("--jobs", type=click.IntRange(1), help="Processes.  [default: the processors, at most 8; one for a GPU]")
 @click.option("--show", metavar="ID", help="One equation or claim with formula, block, source, laws and failures.")
 @click.option("--list", "listing", is_flag=True, help="List kinds, signatures, laws, equations and claims.")
 @click.option("--json", "as_json", metavar="FILE", help="Write the report as JSON; - for standard output.")
 @click.option("--html", metavar="FILE", help="Write the report as one page that needs no network.")
 @click.option("--on", "target", metavar="FILE.py[:NAME]", help="Check this function instead; see --as.")
 @click.option("--as", "kind", metavar="KIND", help="What the function of --on is: attention, softmax, ... (--list)")
+@click.option(
+    "--device", default="cpu", show_default=True, metavar="NAME", help="Where the laws compute: cpu, cuda, or cuda:N."
+)
 @click.option("--quiet", is_flag=True, help="Print the result and the holes only.")
 @click.pass_context
 def command(
@@ -51,6 +55,7 @@ def command(
     html: str | None,
     target: str | None,
     kind: str | None,
+    device: str,
     quiet: bool,
 ) -> None:
     """Join the equations of specs/ with the code that implements them, laws that bind it, and mutants that the laws
@@ -64,10 +69,15 @@ def command(
       minilong audit --html audit.html --json audit.json
       minilong audit --on mine.py --as layer-norm
       minilong audit --on model.py:my_attention --as attention
+      minilong audit --device cuda --only primitive
 
     \b
     A function for --on takes float64 NumPy arrays in the order that --list shows. One that
     wants PyTorch tensors gets them, if its file imports torch; so does a torch.nn.Module.
+
+    \b
+    With --device the laws run on our functions with all arrays on that GPU, in float64. What
+    only the host does (files, data, tables) is left out, and so are specs/ and the mutants.
 
     \b
     Exit codes:
@@ -92,7 +102,7 @@ def command(
         _list()
     else:
         pattern = _entry(show) if show is not None else only
-        report = _report(pattern, examples, seed, jobs, quiet)
+        report = _report(pattern, examples, seed, jobs, quiet, device)
         _write(report, as_json, html)
         if show is not None:
             _show_entry(report, pattern or "")
@@ -108,6 +118,8 @@ def _refuse_mixtures(ctx: click.Context) -> None:
     modes = [name for name in typed if name in ("--only", "--show", "--list", "--on")]
     if len(modes) > 1:
         raise UserError(f"{' and '.join(modes)} are different things to ask for; give one of them")
+    if "--device" in typed and (other := [name for name in typed if name in ("--show", "--list", "--on", "--html")]):
+        raise UserError(f"{other[0]} concerns the audit on a CPU, whose laws --device runs elsewhere; leave out one")
     outputs = [name for name in typed if name in ("--json", "--html")]
     if outputs and modes and modes[0] in ("--list", "--on"):
         raise UserError(f"{outputs[0]} holds the audit of minilong itself, not {modes[0]}; leave out one of the two")
@@ -129,12 +141,16 @@ def _refuse_path(option: str, path: str | None) -> None:
         raise UserError(f"there is no folder for {option} {path}; create it, or choose another file")
 
 
-def _report(only: str | None, examples: int, seed: int | None, jobs: int | None, quiet: bool) -> Report:
+def _report(only: str | None, examples: int, seed: int | None, jobs: int | None, quiet: bool, device: str) -> Report:
     from minilong.audit.join import audit
     from minilong.train.config import available_threads
 
+    where = open_device(device)
+    most = 8 if where.is_cpu else 1  # processes share a GPU, but each takes half a gigabyte of it
     with _progress(quiet) as progress:
-        return audit(examples, only, progress, seed, min(8, available_threads()) if jobs is None else jobs)
+        return audit(
+            examples, only, progress, seed, min(most, available_threads()) if jobs is None else jobs, device=where
+        )
 
 
 @contextmanager

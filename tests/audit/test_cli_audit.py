@@ -13,6 +13,7 @@ from click.testing import CliRunner, Result
 from toy_book import MUTANT, SPEC, SUBJECT, toy_book
 
 from minilong.audit import KINDS, LAWS, load
+from minilong.backend import CPU
 from minilong.cli import main
 
 
@@ -182,14 +183,14 @@ def test_progress_goes_to_standard_error(toy: Path, monkeypatch: pytest.MonkeyPa
 def test_seed_and_examples_reach_the_laws(toy: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     asked: dict[str, Any] = {}
 
-    def look(*arguments: Any) -> Any:
-        asked["arguments"] = arguments
+    def look(*arguments: Any, **keywords: Any) -> Any:
+        asked.update(keywords, arguments=arguments)
         raise KeyboardInterrupt
 
     monkeypatch.setattr("minilong.audit.join.audit", look)
     result = call("--seed", "7", "--examples", "33", "--jobs", "3", "--only", "x", "--quiet")
     assert result.exit_code == 130
-    assert asked["arguments"] == (33, "x", None, 7, 3)
+    assert asked == {"arguments": (33, "x", None, 7, 3), "device": CPU}
 
 
 def test_the_real_book_in_a_real_process() -> None:

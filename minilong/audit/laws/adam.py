@@ -9,6 +9,7 @@ import numpy as np
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, subject
 from minilong.audit.laws.common import F, bound, copied, largest, leaves_alone
+from minilong.audit.laws.updates import updated
 from minilong.optim import Adam, AdamState
 
 kind(
@@ -24,7 +25,7 @@ Moments = tuple[np.ndarray, np.ndarray, np.ndarray]
 @subject("adam", "Adam.step", code=Adam.step, equation="eq:adam")
 def ours(param: Any, grad: Any, m: Any, v: Any, step: int, lr: float, beta1: float, beta2: float, eps: float) -> Any:
     theta, state = param.ravel().copy(), AdamState(m.ravel().copy(), v.ravel().copy(), step - 1)
-    Adam(beta1, beta2, eps).step(state, theta, grad.ravel(), lr)
+    updated(Adam(beta1, beta2, eps), state, theta, grad.ravel(), lr, theta.size)
     return tuple(x.reshape(param.shape) for x in (theta, state.first, state.second))
 
 

@@ -12,6 +12,7 @@ from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.blockwise import bias_of
 from minilong.audit.laws.blockwise_cases import drawn, log_sum_exp, make, scores, size, weights
 from minilong.audit.laws.common import F, bound
+from minilong.backend import array_module
 
 TILE = ("q", "k", "scale", "mask", "values", "least", "rows", "columns")
 PICTURE = ("q", "k", "scale", "mask", "values", "least", "height", "width", "by")
@@ -45,7 +46,8 @@ def ours_row(q: Any, k: Any, scale: float, mask: Mask, values: Any, least: int, 
     options: dict[str, Any] = {"mask": mask, "scale": scale, "bias": bias_of(values, least)}
     lse = lse_of(q, k, **options)
     found = [attention_row(q, k, lse, i, **options)[..., columns[0] : columns[1]] for i in range(*rows)]
-    return np.stack(found, axis=-2) if found else np.zeros((*q.shape[:-2], 0, columns[1] - columns[0]))
+    xp = array_module(q)
+    return xp.stack(found, axis=-2) if found else xp.zeros((*q.shape[:-2], 0, columns[1] - columns[0]))
 
 
 @subject("attention-picture", "attention_picture", code=attention_picture, equation="eq:attention-picture")

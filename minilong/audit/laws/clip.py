@@ -13,6 +13,8 @@ import numpy as np
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, copied
+from minilong.audit.laws.updates import clipped
+from minilong.backend import array_module
 from minilong.optim import clip
 
 kind(
@@ -25,10 +27,9 @@ kind(
 
 @subject("clip", "clip", code=clip, equation="eq:clip")
 def ours(grads: Any, max_norm: float) -> Any:
-    flat = np.concatenate([g.ravel() for g in grads])
-    clip(flat, max_norm)
-    ends = np.cumsum([g.size for g in grads])[:-1]
-    return [x.reshape(g.shape) for x, g in zip(np.split(flat, ends), grads, strict=True)]
+    flat = clipped(array_module(*grads).concatenate([g.ravel() for g in grads]), max_norm)
+    ends = np.cumsum([g.size for g in grads])
+    return [flat[end - g.size : end].reshape(g.shape) for end, g in zip(ends.tolist(), grads, strict=True)]
 
 
 SHAPES = (((3,),), ((1,),), ((2,), (3,)), ((2, 3), (1,)), ((4,), (2, 2), (1,)), ((2,), (2,), (3, 1), (5,)))

@@ -9,6 +9,7 @@ import numpy as np
 
 from minilong.audit.law import Measure
 from minilong.autodiff.numeric import rounding_bound
+from minilong.backend import beside, to_host
 
 F = Callable[..., Any]
 
@@ -23,6 +24,11 @@ def copied(x: Any) -> Any:
     if isinstance(x, list):
         return [copied(v) for v in x]
     return x.copy() if isinstance(x, np.ndarray) else x
+
+
+def of_host(f: F, like: Any) -> F:
+    """A function of a law's own, which knows the host's arrays only, for arrays that lie where `like` does."""
+    return lambda *args: beside(like, f(*map(to_host, args)))
 
 
 def leaves_alone(f: F, args: dict[str, Any], measure: Measure) -> None:

@@ -9,6 +9,8 @@ import numpy as np
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, largest
+from minilong.audit.laws.updates import updated
+from minilong.backend import beside, to_host
 from minilong.nn import Layout, flatten
 from minilong.optim import Adam, AdamState
 
@@ -34,15 +36,16 @@ def our_adamw(
 ) -> tuple[Any, Any, Any]:
     """Our optimiser, which works in place, on copies."""
     theta, state = param.copy(), AdamState(m.copy(), v.copy(), step - 1)
-    Adam(beta1, beta2, eps, weight_decay, decoupled=True).step(state, theta, grad.copy(), lr)
+    updated(Adam(beta1, beta2, eps, weight_decay, decoupled=True), state, theta, grad.copy(), lr, theta.size)
     return theta, state.first, state.second
 
 
 def our_decay(arrays: list[Any], lr: float, weight_decay: float) -> list[Any]:
     """Our flat vector, of which the matrices are a prefix."""
-    vector, _, layout = flatten(arrays, np.float64)
+    vector, _, layout = flatten([to_host(x) for x in arrays], np.float64)
+    vector = beside(arrays[0], vector)
     optimizer = Adam(weight_decay=weight_decay, decoupled=True)
-    optimizer.step(optimizer.init(vector), vector, np.zeros_like(vector), lr, decayed=layout.decayed)
+    updated(optimizer, optimizer.init(vector), vector, vector * 0, lr, layout.decayed)
     return list(layout.slices(vector).values())
 
 

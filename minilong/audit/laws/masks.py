@@ -11,6 +11,7 @@ from minilong.attention.naive import masked_softmax
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
+from minilong.backend import array_module, beside
 
 NAMES = ("queries", "keys", "causal", "window", "sinks", "offset", "length", "segments")
 
@@ -38,12 +39,13 @@ def ours(
         window=window,
         sinks=sinks if window else 0,
         offset=offset,
-        key_lengths=None if length is None else np.array([length]),
-        segments=None if segments is None else np.asarray(segments)[None],
+        key_lengths=None if length is None else beside(segments, np.array([length])),
+        segments=None if segments is None else segments[None],
     )
-    allowed = value.dense(np, queries, keys)
-    one = np.ones((1, 1), bool) if allowed is None else np.asarray(allowed)
-    return np.array(np.broadcast_to(one.reshape(one.shape[-2:]), (queries, keys)))
+    xp = array_module(segments)
+    allowed = value.dense(xp, queries, keys)
+    one = xp.ones((1, 1), bool) if allowed is None else allowed
+    return xp.broadcast_to(one.reshape(one.shape[-2:]), (queries, keys)).copy()
 
 
 subject("mask", "Mask.dense", code=Mask.dense, equation="eq:mask")(ours)

@@ -16,6 +16,7 @@ from minilong.attention import naive
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, subject
 from minilong.audit.laws.common import F, bound, call, largest
+from minilong.backend import array_module, beside
 from minilong.memory import Compressive, Compressor, Full, Memory, Segments, Window
 
 STREAM = "q, k, v (b, h, n, d); bias: -slope x distance; splits: lengths of the pieces, with the sum n -> (b, h, n, d)"
@@ -58,9 +59,9 @@ def streamed(
         state = policy.write(state, (k[..., part, :], v[..., part, :]))
         keys, values = policy.read(state)
         i, j = places(policy, seen, t)
-        bias = -slope * np.abs(i[:, None] - j)
+        bias = beside(q, -slope * np.abs(i[:, None] - j))
         y.append(naive(q[..., part, :], keys, values, mask=policy.mask(seen, t), bias=bias))
-    return np.concatenate(y, axis=-2)
+    return array_module(q).concatenate(y, axis=-2)
 
 
 def window_of(window: int | None, sinks: int) -> Memory:

@@ -11,7 +11,7 @@ from minilong.attention import naive
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
-from minilong.autodiff import grad, ops
+from minilong.autodiff import grad, linear, ops
 from minilong.memory import Compressor, Rows, reconstruction_loss
 
 kind(
@@ -38,14 +38,17 @@ def attend(layer: Any, h: Any, rows: Rows) -> Any:
     """Attention of one head without a mask; layer: the projections."""
     query, key, value = layer
     (x,) = rows
-    heads = [ops.reshape(y, shape=(y.shape[0], 1, *y.shape[1:])) for y in (h @ query, x @ key, x @ value)]
+    heads = [
+        ops.reshape(y, shape=(y.shape[0], 1, *y.shape[1:]))
+        for y in (linear(h, query), linear(x, key), linear(x, value))
+    ]
     return naive(*heads)
 
 
 @subject("reconstruction-loss", "reconstruction_loss", code=reconstruction_loss, equation="eq:reconstruction-loss")
-def ours_loss(h: Any, x: Any, query: Any, key: Any, value: Any, weight: Any) -> np.ndarray:
+def ours_loss(h: Any, x: Any, query: Any, key: Any, value: Any, weight: Any) -> Any:
     loss = reconstruction_loss(Compressor("conv", len(weight), weight), attend, (query, key, value), h, (x,))
-    return np.asarray(loss).reshape(1)
+    return loss.reshape(1)
 
 
 @subject(
@@ -59,7 +62,7 @@ def ours_loss_gradients(h: Any, x: Any, query: Any, key: Any, value: Any, weight
         h, x, query, key, value, weight = tree
         return reconstruction_loss(Compressor("conv", len(weight), weight), attend, (query, key, value), h, (x,))
 
-    return [np.asarray(a) for a in grad(loss)([h, x, query, key, value, weight])]
+    return list(grad(loss)([h, x, query, key, value, weight]))
 
 
 # Compression

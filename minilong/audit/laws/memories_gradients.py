@@ -13,6 +13,7 @@ from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
 from minilong.audit.laws.memories import cut, pieces
 from minilong.autodiff import ops, vjp
+from minilong.backend import array_module
 from minilong.memory import Rows, Segments, SegmentState
 from minilong.memory.segments import joined
 
@@ -34,7 +35,8 @@ def gradients(policy: Segments, q: Any, k: Any, v: Any, g: Any, splits: list[int
             y.append(naive(ops.getitem(q, key=piece), *policy.read(state), mask=policy.mask(seen, t)))
         return ops.concatenate(*y, axis=-2)
 
-    return np.stack(vjp(stream, q, k, v)[1](g))
+    found: np.ndarray = array_module(q).stack(vjp(stream, q, k, v)[1](g))
+    return found
 
 
 @subject("segment-gradients", "Segments, differentiated", code=Segments.turn, equation="eq:segment-gradients")

@@ -53,7 +53,7 @@ def limit(*values: Any) -> float:
 
 def our_input(tokens: Any, table: Any, positions: Any) -> Any:
     """Our input with a learned table of positions."""
-    return TokenInput(Embedding(table), Embedding(positions), "learned", Dropout())(np.asarray(tokens))
+    return TokenInput(Embedding(table), Embedding(positions), "learned", Dropout())(tokens)
 
 
 def ours(model: EncoderDecoder, source: Any, target: Any, lengths: Any, memory: Any = None) -> tuple[Any, Any]:

@@ -11,6 +11,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, subject
 from minilong.audit.laws.common import F, bound, call, copied, largest
 from minilong.autodiff import ops, vjp
+from minilong.backend import array_module
 from minilong.nn.fixed_point import Grid, MomentumState, exchange, ratio
 from minilong.nn.reversible import run_momentum, stored_twin
 
@@ -29,7 +30,7 @@ kind(
 
 @subject("fixed-point", "Grid", code=Grid, equation="eq:fixed-point")
 def our_grid(x: Any) -> Any:
-    grid, y = Grid(x), np.zeros(x.size, np.int64)
+    grid, y = Grid(x), array_module(x).zeros(x.size, np.int64)
     for part, i in grid.rounded(x):
         y[part] = i
     return grid.read(y)
@@ -77,12 +78,12 @@ def there_and_back(state: Any, weights: Any) -> Any:
     seen, found = [], []
     for w in weights:
         seen.append(state.read())
-        state.push(np.tanh(seen[-1] @ w))
+        state.push(ops.tanh(seen[-1] @ w))
     words = state.words
     for w in reversed(weights):
         state.rewind()
         found.append(state.read())
-        state.pop(np.tanh(found[-1] @ w))
+        state.pop(ops.tanh(found[-1] @ w))
     return [seen, found[::-1], words]
 
 

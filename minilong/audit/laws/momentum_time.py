@@ -9,6 +9,8 @@ import numpy as np
 from minilong.audit.draw import BATCHES, Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
+from minilong.autodiff import ops
+from minilong.backend import array_module, to_host
 from minilong.nn.average import MovingAverage
 
 kind(
@@ -20,15 +22,15 @@ kind(
 
 @subject("moving-average", "MovingAverage, learned", code=MovingAverage.step, equation="eq:moving-average")
 def learned(x: Any, gamma: Any, state: Any) -> Any:
-    return MovingAverage(np.log(gamma / (1 - gamma))).step(state, x)[0]
+    return MovingAverage(ops.log(gamma / (1 - gamma))).step(state, x)[0]
 
 
 @subject("moving-average", "MovingAverage, fixed", code=MovingAverage.step, equation="eq:moving-average")
 def fixed(x: Any, gamma: Any, state: Any) -> Any:
     """A layer for each channel."""
-    layers = [MovingAverage(None, float(g)) for g in gamma]
+    layers = [MovingAverage(None, float(g)) for g in to_host(gamma)]
     each = [layer.step(state[..., i : i + 1], x[..., i : i + 1])[0] for i, layer in enumerate(layers)]
-    return np.concatenate(each, axis=-1)
+    return array_module(x).concatenate(each, axis=-1)
 
 
 def make(n: Numbers, *, batch: tuple[int, ...], t: int, width: int) -> Case:

@@ -10,6 +10,7 @@ from minilong.attention import Mask, dense, naive
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
+from minilong.backend import beside, to_host
 from minilong.nn import Linear, MultiHeadAttention, View
 from minilong.positions import rotary_turns
 
@@ -61,8 +62,8 @@ def ours(kernel: Any) -> F:
 
 def ours_turned(x: Any, wq: Any, wk: Any, wv: Any, wo: Any, heads: int, positions: Any) -> Any:
     """Our layer with rotary positions."""
-    turns = rotary_turns(positions, x.shape[1] // heads, dtype="complex128")
-    return layer(wq, wk, wv, wo, heads, dense)(x[None], view=View(turns=turns))[0]
+    turns = rotary_turns(to_host(positions), x.shape[1] // heads, dtype="complex128")
+    return layer(wq, wk, wv, wo, heads, dense)(x[None], view=View(turns=beside(x, turns)))[0]
 
 
 subject("multi-head", "multi-head, dense kernel", code=MultiHeadAttention.__call__, equation="eq:multi-head")(

@@ -12,7 +12,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, call
 from minilong.autodiff.activations import SINGLE, normal_distribution
-from minilong.backend import special
+from minilong.backend import array_module, special
 
 kind(
     "normal-single", "normal_single(x)", "x (n,) in float32 -> the distribution function of the standard normal there."
@@ -27,7 +27,8 @@ BOUND = FORMULA + 2 * float(np.finfo(np.float32).eps)
 @subject("normal-single", "normal_distribution", code=normal_distribution, equation="eq:normal-single")
 def ours(x: Any) -> Any:
     """The distribution that exact GELU multiplies by."""
-    return normal_distribution(np, x, x * x, out=np.empty_like(x))
+    xp = array_module(x)
+    return normal_distribution(xp, x, x * x, out=xp.empty_like(x))
 
 
 def points(r: Numbers, *, n: int, low: float, high: float) -> Case:

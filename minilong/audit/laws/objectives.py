@@ -9,8 +9,9 @@ import numpy as np
 
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
-from minilong.audit.laws.common import F, bound, largest
+from minilong.audit.laws.common import F, bound, largest, of_host
 from minilong.autodiff import cross_entropy
+from minilong.backend import beside, to_host
 from minilong.data.batches import PackedWindows, pair_batch
 from minilong.nn.layers import Linear
 from minilong.objectives import causal_loss, sequence_loss
@@ -27,8 +28,9 @@ class Standing:
     """A function from tokens to logits in the place of a model: its hidden vectors are the logits, its output layer
     the identity."""
 
-    def __init__(self, model: Model, vocabulary: int) -> None:
-        self.model, self.head, self.memory = model, Linear(np.eye(vocabulary), None), None
+    def __init__(self, model: Model, vocabulary: int, like: Any) -> None:
+        self.model, self.memory = of_host(model, like), None
+        self.head = Linear(beside(like, np.eye(vocabulary)), None)
 
     def hidden(self, inputs: Any, *, segments: Any, key: Any) -> Any:
         """Of a causal model."""
@@ -45,16 +47,16 @@ class Standing:
 
 def our_causal_loss(model: Model, stream: Any) -> float:
     """Our data set cuts the stream into inputs and targets, our loss takes the batch."""
-    windows = PackedWindows([stream], max(1, len(stream) - 1), separator=None, partial=True)
+    windows = PackedWindows([to_host(stream)], max(1, len(stream) - 1), separator=None, partial=True)
     (batch,) = windows.sequential(1)
-    whole: Any = Standing(model, model(batch.inputs[0]).shape[-1])
+    whole: Any = Standing(model, model(batch.inputs[0]).shape[-1], stream)
     return float(causal_loss(whole, batch))
 
 
 def our_sequence_loss(model: Model, source: Any, target: Any, begin: int, end: int) -> float:
     """Our pair of padded arrays, and our loss."""
-    batch = pair_batch([(source, target)], pad=0, bos=begin, eos=end)
-    whole: Any = Standing(model, model(batch.source[0], batch.inputs[0]).shape[-1])
+    batch = pair_batch([(to_host(source), to_host(target))], pad=0, bos=begin, eos=end)
+    whole: Any = Standing(model, model(batch.source[0], batch.inputs[0]).shape[-1], source)
     return float(sequence_loss(whole, batch))
 
 

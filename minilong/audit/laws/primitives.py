@@ -13,12 +13,14 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 import minilong.attention  # noqa: F401 (its kernels are registered as well)
+from minilong.audit.device import OnDevice
 from minilong.audit.law import Case, LawBroken, Measure, kind, law, mutant, subject
 from minilong.audit.primitives import laws as properties
 from minilong.audit.primitives.cases import PRIMITIVES, SIZES, core_shape, fill, names, symbols_of
 from minilong.audit.primitives.cases import Case as Call
 from minilong.audit.primitives.mutants import APPLIES, EQUIVALENT, FOUND_BY, MET, MUTATIONS, wrong_rule
 from minilong.autodiff import REGISTRY, Primitive, ops, stop_gradient
+from minilong.backend import CPU
 
 if TYPE_CHECKING:
     from hypothesis.strategies import SearchStrategy
@@ -62,8 +64,10 @@ def shapes_of(p: Primitive, recipe: Case) -> tuple[tuple[int, ...], ...]:
 def check(of: str, name: str, state: Callable[[Call, Measure], None], serves: tuple[str, ...], share: float) -> None:
     """Register a property of one call as a law; a failure shows the call."""
 
-    def statement(p: Any, recipe: Case, measure: Measure) -> None:
-        call = fill(p, shapes_of(p, recipe), recipe["seed"])
+    def statement(f: Any, recipe: Case, measure: Measure) -> None:
+        p: Any = f.f if isinstance(f, OnDevice) else f
+        device = f.device if isinstance(f, OnDevice) else CPU
+        call = fill(p, shapes_of(p, recipe), recipe["seed"]).on(device)
         try:
             state(call, measure)
         except LawBroken as error:

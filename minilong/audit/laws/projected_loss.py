@@ -14,6 +14,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, copied, largest
 from minilong.autodiff import linear_cross_entropy, projected, value_and_grad
+from minilong.backend import array_module
 
 Parts = tuple[Any, np.ndarray, np.ndarray]
 
@@ -53,7 +54,7 @@ def ours_tied(
     hidden: Any, weight: Any, targets: Any, ignore_index: int, denominator: float | None, chunk: int | None
 ) -> Parts:
     """A weight in the layout of a table's transpose."""
-    table = np.asfortranarray(weight)
+    table = array_module(weight).asfortranarray(weight)
     parts: Parts = differentiated(linear_cross_entropy)(hidden, table, targets, ignore_index, denominator, chunk)
     return parts
 

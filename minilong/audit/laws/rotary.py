@@ -14,6 +14,7 @@ import minilong.positions as positions
 from minilong.audit.draw import BATCHES, Numbers, cases
 from minilong.audit.law import Case, LawBroken, Measure, kind, law, subject
 from minilong.audit.laws.common import F, bound, call, largest, leaves_alone
+from minilong.backend import to_host
 
 kind(
     "rotary",
@@ -25,7 +26,7 @@ kind(
 
 @subject("rotary", "rotary (interleaved)", code=positions.rotary, equation="eq:rotary")
 def ours_interleaved(x: Any, at: Any, base: float) -> Any:
-    return positions.rotary(x, at, base=base)
+    return positions.rotary(x, to_host(at), base=base)
 
 
 @subject(
@@ -36,7 +37,7 @@ def ours_interleaved(x: Any, at: Any, base: float) -> Any:
     variant=lambda block, x, at, base: block(x, at, base, interleaved=False),
 )
 def ours_halves(x: Any, at: Any, base: float) -> Any:
-    return positions.rotary(x, at, base=base, interleaved=False)
+    return positions.rotary(x, to_host(at), base=base, interleaved=False)
 
 
 def make(r: Numbers, batch: tuple[int, ...], t: int, d: int, far: int, base: float) -> Case:

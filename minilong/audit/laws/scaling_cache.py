@@ -11,6 +11,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest, leaves_alone
 from minilong.audit.laws.scaling import growth, plain, powers
+from minilong.backend import array_module
 from minilong.positions import Scaling, dynamic_attention
 
 kind(
@@ -32,7 +33,7 @@ def ours(q: Any, k: Any, v: Any, cuts: list[int], base: float, factor: float, co
             mask=Mask(causal=True, offset=begin),
         )  # fmt: skip
         parts.append(piece[0])
-    return np.concatenate(parts)
+    return array_module(q).concatenate(parts)
 
 
 def make(r: Numbers, t: int, d: int, e: int, base: float, factor: float, context: int) -> Case:

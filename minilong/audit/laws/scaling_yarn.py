@@ -12,6 +12,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
 from minilong.audit.laws.scaling import BASES, FREQUENCIES, plain
+from minilong.backend import to_host
 from minilong.positions import Scaling, rotary
 
 kind(
@@ -34,8 +35,8 @@ def ours(dim: int, base: float, factor: float, context: int, ramp: str, alpha: f
 
 @subject("yarn-temperature", "yarn, as turns", code=Scaling, equation="eq:yarn-temperature")
 def ours_turned(q: Any, k: Any, positions: Any, base: float, factor: float, context: int) -> Any:
-    scaling = Scaling("yarn", factor, context)
-    return rotary(q, positions, base=base, scaling=scaling) @ rotary(k, positions, base=base, scaling=scaling).T
+    scaling, places = Scaling("yarn", factor, context), to_host(positions)
+    return rotary(q, places, base=base, scaling=scaling) @ rotary(k, places, base=base, scaling=scaling).T
 
 
 def make(r: Numbers, dim: int, base: float, factor: float, context: int, ramp: str, turns: tuple[float, float]) -> Case:

@@ -16,6 +16,7 @@ from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, call, largest
 from minilong.audit.laws.models import limit
+from minilong.backend import array_module, to_host
 from minilong.keys import Key
 from minilong.models.build import build
 from minilong.models.config import ModelConfig
@@ -64,9 +65,9 @@ def model_of(name: str) -> LanguageModel:
 
 def in_pieces(model: LanguageModel, tokens: Any, cuts: Any) -> Any:
     """Our stream."""
-    stream, ends = model.start(), [*cuts, tokens.shape[1]]
+    stream, ends = model.start(), [*to_host(cuts), tokens.shape[1]]
     pieces = [model.extend(tokens[:, a:b], stream) for a, b in zip([0, *ends], ends, strict=False)]
-    return np.concatenate(pieces, axis=1)
+    return array_module(*pieces).concatenate(pieces, axis=1)
 
 
 subject("stream", "LanguageModel.extend", code=LanguageModel.extend, equation="eq:streaming")(in_pieces)

@@ -9,19 +9,24 @@ from typing import Any
 import numpy as np
 
 from minilong.attention import Mask
+from minilong.audit.device import mapped
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
 from minilong.audit.laws.common import F, bound, largest
 from minilong.audit.laws.models import VOCABULARY, weights
+from minilong.audit.laws.updates import clipped, updated
 from minilong.autodiff import checkpoint, ops, value_and_grad, vjp
-from minilong.autodiff.tree import named
+from minilong.autodiff.tree import leaves, named
+from minilong.backend import array_module, to_host
 from minilong.data.batches import IGNORE, LanguageBatch
 from minilong.keys import Key
 from minilong.nn import Dropout, LanguageModel, Layout, flatten
+from minilong.nn.flat import view
 from minilong.nn.models import plain_view
 from minilong.objectives import causal_loss
-from minilong.optim import Adam, clip
+from minilong.optim import Adam
 from minilong.train.replicas import Replicas
+from minilong.train.worker import DeviceWorker, device_of
 
 kind("accumulation", "accumulate(model, batches, threads)", "Mean loss over all tokens, and its flat gradient.")
 kind(
@@ -34,7 +39,11 @@ kind(
 
 def our_accumulation(model: Any, batches: Sequence[LanguageBatch], threads: int) -> tuple[float, np.ndarray]:
     """Our replicas."""
-    layout = Layout.of(model)
+    layout, device = Layout.of(model), device_of(model)
+    if not device.is_cpu:
+        worker = DeviceWorker(device, layout)
+        worker.flat = worker.flat.astype(np.float64)
+        return worker.gradient(causal_loss, model, mapped(to_host, batches), None)
     with Replicas(threads, layout, np.float64) as replicas:
         value, gradient = replicas.gradient(causal_loss, model, batches, None)
         return value, gradient.copy()
@@ -42,15 +51,16 @@ def our_accumulation(model: Any, batches: Sequence[LanguageBatch], threads: int)
 
 def our_step(model: Any, batch: LanguageBatch) -> dict[str, Any]:
     """Forward, backward, clipping and Adam on our flat vector."""
-    vector, own, layout = flatten(model, np.float32)
+    layout, xp = Layout.of(model), array_module(*leaves(model))
+    vector = layout.gather(model, xp.empty(layout.size, np.float32))
+    own = view(model, vector, layout)
     logits = own(batch.inputs, key=Key.of(1))
     loss, gradient = value_and_grad(lambda m: causal_loss(m, batch, key=Key.of(1)))(own)
-    flat = layout.gather(gradient, np.zeros_like(vector))
-    clip(flat, 0.5)
+    flat = clipped(layout.gather(gradient, xp.empty_like(vector)), 0.5)
     optimizer = Adam(weight_decay=0.1, decoupled=True)
     state = optimizer.init(vector)
-    optimizer.step(state, vector, flat, 1e-3, decayed=layout.decayed)
-    arrays = {"logits": logits, "loss": np.asarray(loss), "clipped": flat, "first": state.first, "second": state.second}
+    updated(optimizer, state, vector, flat, 1e-3, layout.decayed)
+    arrays = {"logits": logits, "loss": xp.asarray(loss), "clipped": flat, "first": state.first, "second": state.second}
     return arrays | named(gradient) | {f"new {name}": a for name, a in layout.slices(vector).items()}
 
 

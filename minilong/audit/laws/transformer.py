@@ -14,7 +14,7 @@ import numpy as np
 from minilong.attention import Mask
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
-from minilong.audit.laws.common import F, bound, call, largest
+from minilong.audit.laws.common import F, bound, call, largest, of_host
 from minilong.nn import Decoder, DecoderLayer, Dropout, Encoder, EncoderLayer, View
 from minilong.nn.transformer import residual
 
@@ -30,17 +30,19 @@ kind("decoder", "decoder(x, memory, layers, norm, kind)", "layers: triples (atte
 
 def our_residual(x: Any, f: Map, norm: Map, kind: str) -> Any:
     """Our `residual`, without dropout."""
+    f, norm = of_host(f, x), of_host(norm, x)
     owner: Any = EncoderLayer(f, norm, f, norm, Dropout(), kind)  # type: ignore[arg-type]
     return residual(owner, norm, x, f, None)
 
 
 def our_encoder(x: Any, layers: Any, norm: Map, kind: str) -> Any:
     """Our stack of encoder layers."""
+    norm = of_host(norm, x)
     own: Any = tuple(
         EncoderLayer(
-            attention=lambda h, *, view, past, attend=attend: attend(h),  # type: ignore[arg-type]
+            attention=lambda h, *, view, past, attend=attend: of_host(attend, x)(h),  # type: ignore[arg-type]
             attention_norm=norm,
-            feed_forward=lambda h, key, feed=feed: feed(h),  # type: ignore[arg-type]
+            feed_forward=lambda h, key, feed=feed: of_host(feed, x)(h),  # type: ignore[arg-type]
             feed_forward_norm=norm,
             dropout=Dropout(),
             norm=kind,
@@ -52,13 +54,14 @@ def our_encoder(x: Any, layers: Any, norm: Map, kind: str) -> Any:
 
 def our_decoder(x: Any, memory: Any, layers: Any, norm: Map, kind: str) -> Any:
     """Our stack of decoder layers."""
+    norm = of_host(norm, x)
     own: Any = tuple(
         DecoderLayer(
-            attention=lambda h, *, view, past, attend=attend: attend(h),  # type: ignore[arg-type]
+            attention=lambda h, *, view, past, attend=attend: of_host(attend, x)(h),  # type: ignore[arg-type]
             attention_norm=norm,
-            cross=cross and (lambda h, m, *, view, cross=cross: cross(h, m)),  # type: ignore[arg-type]
+            cross=cross and (lambda h, m, *, view, cross=cross: of_host(cross, x)(h, m)),  # type: ignore[arg-type]
             cross_norm=norm if cross else None,
-            feed_forward=lambda h, key, feed=feed: feed(h),  # type: ignore[arg-type]
+            feed_forward=lambda h, key, feed=feed: of_host(feed, x)(h),  # type: ignore[arg-type]
             feed_forward_norm=norm,
             dropout=Dropout(),
             norm=kind,

@@ -18,10 +18,12 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 import minilong.attention  # noqa: F401 (its kernels are registered as well)
+from minilong.audit.device import mapped
 from minilong.audit.law import LawBroken, Measure
 from minilong.autodiff import REGISTRY, Primitive, vjp
 from minilong.autodiff.numeric import rounding_bound
 from minilong.autodiff.primitive import Domain
+from minilong.backend import CPU, Device, is_array
 
 PRIMITIVES = tuple(REGISTRY.values())
 SIZES = (1, 2, 3, 5)
@@ -37,6 +39,12 @@ class Case:
     params: dict[str, Any]
     g: np.ndarray
     vs: tuple[np.ndarray, ...]
+    device: Device = CPU
+
+    def on(self, device: Device) -> Case:
+        """The same call with all its arrays on a device."""
+        xs, params, g, vs = mapped(device.put, (self.xs, self.params, self.g, self.vs))
+        return replace(self, xs=xs, params=params, g=g, vs=vs, device=device)
 
     def value(self, *xs: Any) -> Any:
         """The operation as a function of the inputs alone."""
@@ -48,7 +56,7 @@ class Case:
 
     def astype(self, dtype: Any) -> Case:
         """The same call in another precision; constants among the keywords follow the data."""
-        constants = {k: cast(v, dtype) if isinstance(v, np.ndarray | np.generic) else v for k, v in self.params.items()}
+        constants = {k: cast(v, dtype) if is_array(v) else v for k, v in self.params.items()}
         xs, vs = tuple(x.astype(dtype) for x in self.xs), tuple(v.astype(dtype) for v in self.vs)
         return replace(self, xs=xs, vs=vs, params=constants, g=self.g.astype(self.params.get("dtype", dtype)))
 

@@ -1,6 +1,7 @@
 """What is true of every primitive, each property as a function of one random call.
 
-The audit and the tests run them on the registry, and on wrong VJPs (`mutants.py`), which they must find.
+The audit and the tests run them on the registry, and on wrong VJPs (`mutants.py`), which they must find. All but
+`residuals` also hold for a call whose arrays are on a device.
 Tolerances come from the error bounds of `numeric.py`, the same for all operations.
 """
 
@@ -8,6 +9,7 @@ from __future__ import annotations
 
 import gc
 import weakref
+from collections.abc import Callable
 from dataclasses import replace
 from typing import Any
 
@@ -17,6 +19,7 @@ from minilong.audit.law import LawBroken, Measure
 from minilong.audit.primitives.cases import Case, product_bound
 from minilong.autodiff import ops, value_and_grad, vjp
 from minilong.autodiff.numeric import directional
+from minilong.backend import Array, array_module, is_array, to_host
 
 
 def reference(case: Case, measure: Measure | None = None) -> None:
@@ -30,7 +33,7 @@ def reference(case: Case, measure: Measure | None = None) -> None:
         return ref(*xs, **case.params)
 
     m = measure or Measure()
-    y = np.asarray(case.value(*case.xs))
+    y = case.value(*case.xs)
     equal(m, y, definition(*case.xs), *case.xs)
     actual = case.cotangents()
     for c, expected in zip(actual, case.cotangents(f=definition), strict=True):
@@ -40,7 +43,8 @@ def reference(case: Case, measure: Measure | None = None) -> None:
 def direction(case: Case, measure: Measure | None = None) -> None:
     """<J^T g, v> by the rule equals <g, J v> by finite differences of the operation, for random g and v."""
     step = 1.0 if case.p.bilinear else 1e-3
-    expected = directional(case.value, case.xs, case.vs, case.g, h=step)
+    f = of_host(case, case.value)
+    expected = directional(f, to_hosts(case.xs), to_hosts(case.vs), to_host(case.g), h=step)
     actual = inner(case.cotangents(), case.vs)
     (measure or Measure()).close(actual, expected.value, expected.bound, "<J^T g, v>")
 
@@ -62,14 +66,18 @@ def second_order(case: Case, measure: Measure | None = None) -> None:
     xg = (*case.xs, case.g)
     us = [rng.choice([-1.0, 1.0], x.shape) * rng.uniform(0.3, 1.0, x.shape) for x in xg]
     actual = inner(value_and_grad(along_v)(xg)[1], us)
-    flat_v = np.concatenate([v.ravel() for v in case.vs])
-    expected = directional(lambda *z: np.concatenate([np.ravel(c) for c in cotangents(*z)]), xg, us, flat_v)
+    flat_v = np.concatenate([v.ravel() for v in to_hosts(case.vs)])
+
+    def flat(*z: Any) -> np.ndarray:
+        return np.concatenate([np.ravel(c) for c in to_hosts(cotangents(*map(case.device.put, z)))])
+
+    expected = directional(flat, to_hosts(xg), us, flat_v)
     (measure or Measure()).close(actual, expected.value, expected.bound, "the second derivative")
 
 
 def linear(case: Case, measure: Measure | None = None) -> None:
     """vjp(a g1 + g2) = a vjp(g1) + vjp(g2), without finite differences."""
-    g1, g2, a = case.g, np.flip(case.g) * 0.7 - 0.1, -1.7
+    g1, g2, a = case.g, array_module(case.g).flip(case.g) * 0.7 - 0.1, -1.7
     whole = case.cotangents(a * g1 + g2)
     parts = [a * c1 + c2 for c1, c2 in zip(case.cotangents(g1), case.cotangents(g2), strict=True)]
     for c, expected in zip(whole, parts, strict=True):
@@ -80,7 +88,7 @@ def shape_and_dtype(case: Case, measure: Measure | None = None) -> None:
     """Cotangents have the shapes and types of the inputs, and the precision asked for changes rounding only."""
     m = measure or Measure()
     exact = case.cotangents()
-    exact_y = np.asarray(case.value(*case.xs))
+    exact_y = case.value(*case.xs)
     for dtype in (np.float64, np.float32):
         low = case.astype(dtype)
         y = low.value(*low.xs)
@@ -95,21 +103,21 @@ def shape_and_dtype(case: Case, measure: Measure | None = None) -> None:
 def layout(case: Case, measure: Measure | None = None) -> None:
     """Transposed, sliced, reversed and broadcast arrays of the same numbers give the same value and cotangents."""
     m = measure or Measure()
-    y, expected = np.asarray(case.value(*case.xs)), case.cotangents()
+    xp, y, expected = array_module(case.g), case.value(*case.xs), case.cotangents()
     for arrange in (transposed, sliced, backwards):
         other = replace(case, xs=tuple(arrange(x) for x in case.xs), g=arrange(case.g))
         same(m, other, y, expected)
     # Zero strides repeat numbers, so the case to equal is the contiguous copy of them.
-    repeated = tuple(np.broadcast_to(x[:1], x.shape) if x.ndim else x for x in case.xs)
+    repeated = tuple(xp.broadcast_to(x[:1], x.shape) if x.ndim else x for x in case.xs)
     if not any(d.distinct for d in case.p.domains):  # ties would be kinks
         copied = replace(case, xs=tuple(x.copy() for x in repeated))
-        same(m, replace(case, xs=repeated), np.asarray(copied.value(*copied.xs)), copied.cotangents())
+        same(m, replace(case, xs=repeated), copied.value(*copied.xs), copied.cotangents())
     if case.g.ndim:
-        flat = np.broadcast_to(case.g[:1], case.g.shape)
+        flat = xp.broadcast_to(case.g[:1], case.g.shape)
         same(m, replace(case, g=flat), y, case.cotangents(flat.copy()))
 
 
-def same(m: Measure, case: Case, y: np.ndarray, expected: tuple[Any, ...]) -> None:
+def same(m: Measure, case: Case, y: Any, expected: tuple[Any, ...]) -> None:
     """The value and the cotangents are these, to rounding (the order of a sum may follow the layout)."""
     equal(m, case.value(*case.xs), y, *case.xs)
     for c, e in zip(case.cotangents(), expected, strict=True):
@@ -118,35 +126,45 @@ def same(m: Measure, case: Case, y: np.ndarray, expected: tuple[Any, ...]) -> No
 
 def equal(m: Measure, actual: Any, expected: Any, *involved: Any, dtype: Any = np.float64, what: str = "y") -> None:
     """Equal up to the rounding of sums of products of the numbers involved."""
-    m.close(actual, expected, product_bound(expected, *involved, dtype=dtype), what)
+    actual, expected, *rest = to_hosts((actual, expected, *involved))
+    m.close(actual, expected, product_bound(expected, *rest, dtype=dtype), what)
 
 
-def transposed(x: np.ndarray) -> np.ndarray:
+def of_host(case: Case, f: Callable[..., Any]) -> Callable[..., np.ndarray]:
+    """A function of the call's arrays, for the host's arrays."""
+    return lambda *xs: to_host(f(*map(case.device.put, xs)))
+
+
+def to_hosts(xs: Any) -> tuple[np.ndarray, ...]:
+    """Each of some arrays, on the host."""
+    return tuple(to_host(x) for x in xs)
+
+
+def transposed(x: Array) -> Array:
     """The same numbers in Fortran order."""
-    return np.array(x, order="F")
+    return array_module(x).array(x, order="F")
 
 
-def sliced(x: np.ndarray) -> np.ndarray:
-    """The same numbers, every second one of a larger array along each axis."""
-    room = np.full([2 * n + 1 for n in x.shape], 1e300)
+def sliced(x: Array) -> Array:
+    """The same numbers, every second one of a larger array along each axis, which is NaN elsewhere."""
+    room = array_module(x).full([2 * n + 1 for n in x.shape], np.nan, x.dtype)
     inside: Any = (..., *(slice(1, None, 2) for _ in x.shape))
-    view: np.ndarray = room[inside]
+    view = room[inside]
     view[...] = x
     return view
 
 
-def backwards(x: np.ndarray) -> np.ndarray:
+def backwards(x: Array) -> Array:
     """The same numbers under negative strides."""
-    return np.flip(np.flip(x).copy())
+    xp = array_module(x)
+    return xp.flip(xp.flip(x).copy())
 
 
 def purity(case: Case, measure: Measure | None = None) -> None:
     """Nothing that is passed in is written to, and the same call twice gives the same bits."""
     m = measure or Measure()
     frozen = replace(case, xs=tuple(readonly(x) for x in case.xs), g=readonly(case.g))
-    frozen = replace(
-        frozen, params={k: readonly(v) if isinstance(v, np.ndarray) else v for k, v in case.params.items()}
-    )
+    frozen = replace(frozen, params={k: readonly(v) if is_array(v) else v for k, v in case.params.items()})
     before = [x.copy() for x in (*frozen.xs, frozen.g)]
     try:
         once, again = frozen.cotangents(), frozen.cotangents()
@@ -155,17 +173,18 @@ def purity(case: Case, measure: Measure | None = None) -> None:
         if "read-only" not in str(error):
             raise
         raise LawBroken(f"what was passed in is written to ({error})") from error
-    m.holds(np.array_equal(first, second), "the same call gave other bits the second time")
-    for c1, c2 in zip(once, again, strict=True):
+    m.holds(np.array_equal(to_host(first), to_host(second)), "the same call gave other bits the second time")
+    for c1, c2 in zip(to_hosts(once), to_hosts(again), strict=True):
         m.holds(np.array_equal(c1, c2), "the same pull gave other bits the second time")
-    for x, unchanged in zip((*frozen.xs, frozen.g), before, strict=True):
+    for x, unchanged in zip(to_hosts((*frozen.xs, frozen.g)), to_hosts(before), strict=True):
         m.holds(np.array_equal(x, unchanged), "an input was written to")
 
 
-def readonly(x: np.ndarray) -> np.ndarray:
-    """A copy that raises when it is written to."""
+def readonly(x: Array) -> Array:
+    """A copy that raises when it is written to, where the library can."""
     copy = x.copy()
-    copy.flags.writeable = False
+    if isinstance(copy, np.ndarray):
+        copy.flags.writeable = False
     return copy
 
 
@@ -252,4 +271,4 @@ def owner(x: Any) -> Any:
 
 def inner(cs: Any, vs: Any) -> float:
     """Sum of products of the elements of two lists of arrays."""
-    return float(sum(np.sum(np.asarray(c) * v) for c, v in zip(cs, vs, strict=True)))
+    return float(sum(np.sum(c * v) for c, v in zip(to_hosts(cs), to_hosts(vs), strict=True)))
