@@ -14,6 +14,8 @@ COMMANDS = {
     "generate": "Continue a prompt with a trained language model.",
     "evaluate": "Measure a model on a text, or on questions, that it has not seen.",
     "translate": "Translate sentences with a trained encoder-decoder.",
+    "fill": "Fill the blanks of a text with a trained model.",
+    "embed": "Train vectors of words or documents, and ask them.",
     "info": "Show presets, a run, or what a model would need.",
     "ledger": "Predict and measure the memory of a training step.",
     "bench": "Time minilong beside its peers; compare schemes and memories.",

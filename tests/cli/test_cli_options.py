@@ -54,7 +54,7 @@ def assert_one_line(result: Result, code: int = 2) -> str:
 
 def required(name: str) -> list[str]:
     """What a command needs before its options are looked at."""
-    return {"train": [], "audit": [], "info": ["--preset", "tiny"]}.get(name, ["run"])
+    return {"train": [], "audit": [], "info": ["--preset", "tiny"], "fill": ["run", "text"]}.get(name, ["run"])
 
 
 @pytest.mark.parametrize(("name", "option", "spelling"), OPTIONS, ids=NAMES)
