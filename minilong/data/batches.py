@@ -1,4 +1,4 @@
-"""Batches of packed windows and of sentence pairs, as pure functions of a key and a step number.
+"""Batches of packed windows, of sentence pairs and of masked rows, as pure functions of a key and a step number.
 
 Nothing here advances: the batch of step s is computed from (key, s) alone, so a run that stops and resumes at any step
 sees the same batches as one that never stopped, and there is no data position to save. Orders of recent epochs are
@@ -66,6 +66,35 @@ class PairBatch:
             PairBatch(self.source[rows], self.source_lengths[rows], self.inputs[rows], self.targets[rows])
             for rows in _shares(len(self.inputs), n)
         ]
+
+
+@dataclass(frozen=True, eq=False)
+class MaskedBatch:
+    """Rows with masks: `inputs` and `targets` (b, t), padded, and their `lengths` (b,). Targets count at masks only.
+
+    types (b, t): 0 in a pair's first part and 1 in its second, follows (b,): 1 where the second follows the first in
+    the text; None where rows are no pairs.
+    """
+
+    inputs: Ids
+    targets: Ids
+    lengths: Ids
+    types: Ids | None = None
+    follows: Ids | None = None
+
+    @property
+    def tokens(self) -> int:
+        """The number of targets that count."""
+        return int(np.count_nonzero(self.targets != IGNORE))
+
+    def shards(self, n: int) -> list[MaskedBatch]:
+        """The rows in at most `n` shares, none empty, with sizes that differ by at most one; widths stay."""
+
+        def part(rows: slice) -> MaskedBatch:
+            pairs = (None if x is None else x[rows] for x in (self.types, self.follows))
+            return MaskedBatch(self.inputs[rows], self.targets[rows], self.lengths[rows], *pairs)
+
+        return [part(rows) for rows in _shares(len(self.inputs), n)]
 
 
 def _shares(rows: int, n: int) -> list[slice]:

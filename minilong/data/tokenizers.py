@@ -11,6 +11,7 @@ import numpy as np
 from numpy.typing import NDArray
 
 from minilong.data.bpe import BpeTokenizer
+from minilong.data.marked import MarkedTokenizer
 from minilong.data.vocabulary import (
     FIRST,
     SPECIALS,
@@ -135,8 +136,11 @@ def tokenizer_from_dict(data: object, source: str = "the tokenizer file") -> Tok
         if kind == "bpe":
             (merges,) = take_fields(rest, {"merges": list}, source)
             return BpeTokenizer.from_merges(merges)
+        if kind == "marked":
+            base, marks = take_fields(rest, {"base": dict, "marks": int}, source)
+            return MarkedTokenizer(tokenizer_from_dict(base, source), marks)  # type: ignore[arg-type]
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(source) else f"{source}: {text}") from None
-    hint = did_you_mean(kind, ["byte", "char", "bpe"]) if isinstance(kind, str) else ""
-    raise UserError(f"{source} has the kind {kind!r}{hint}; minilong knows byte, char, bpe")
+    hint = did_you_mean(kind, ["byte", "char", "bpe", "marked"]) if isinstance(kind, str) else ""
+    raise UserError(f"{source} has the kind {kind!r}{hint}; minilong knows byte, char, bpe, marked")

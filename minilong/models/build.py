@@ -27,6 +27,7 @@ from minilong.nn import (
 )
 from minilong.nn.layers import NORMALIZATIONS
 from minilong.nn.models import TokenInput
+from minilong.nn.prediction import Pooler, Transform
 from minilong.nn.scheme import Scheme
 from minilong.positions import BUCKETS, Scaling
 
@@ -43,6 +44,8 @@ def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | Enc
         ),
         position=config.position,
         dropout=Dropout(config.dropout),
+        types=Embedding.create(key.fold("types"), config.types, config.width) if config.types else None,
+        norm=NORMALIZATIONS[config.normalization](config.width) if config.input == "normed" else None,
     )
     head = None if config.tied else Linear.create(key.fold("head"), config.width, vocabulary, bias=False)
     if config.kind == "encoder-decoder":
@@ -67,6 +70,20 @@ def build(config: ModelConfig, vocabulary: int, key: Key) -> LanguageModel | Enc
         window=config.window,
         sinks=config.sinks,
         memory=memory(config),
+        transform=transform(config, vocabulary, key.fold("transform")) if config.output == "transform" else None,
+        pooler=Pooler.create(key.fold("pooler"), config.width, init=config.init) if config.pooler else None,
+    )
+
+
+def transform(config: ModelConfig, vocabulary: int, key: Key) -> Transform:
+    """What an encoder's output projection reads."""
+    return Transform.create(
+        key,
+        config.width,
+        vocabulary,
+        activation=config.activation,
+        normalization=config.normalization,
+        init=config.init,
     )
 
 

@@ -20,6 +20,8 @@ RAMPS = ("code", "paper")
 DEPTHS = ("stored", "checkpoint", "sqrt", "reversible", "momentum")
 MEMORIES = ("none", "xl", "compressive")
 COMPRESSORS = ("mean", "max", "conv")
+INPUTS = ("scaled", "normed")
+OUTPUTS = ("plain", "transform")
 READING = ("model", "full", "window", "xl")
 """What a trained model may remember while it reads: what it was built for, everything, a window, segments."""
 
@@ -65,6 +67,11 @@ class ModelConfig:
     compression: int = setting(4, "tokens pooled into a slot", least=1, most=1_000_000)
     compressor: str = setting("mean", "how they are pooled; conv is learnt", choices=COMPRESSORS)
 
+    types: int = setting(0, "kinds of segments with an embedding each (BERT: 2)", least=0, most=1000)
+    input: str = setting("scaled", "embeddings times sqrt(width), or their sum normalised (BERT)", choices=INPUTS)
+    output: str = setting("plain", "what the output projection reads: states, or states transformed", choices=OUTPUTS)
+    pooler: bool = setting(False, "tell from the first state whether two sentences are neighbours")
+
     def __post_init__(self) -> None:
         if self.normalization == "batch":  # the article's 9.1 recommends it, so the refusal explains
             from minilong.nn.batchnorm import WHY_NOT_CAUSAL
@@ -95,6 +102,7 @@ class ModelConfig:
             )
         self._check_stream()
         self._check_depth()
+        self._check_pretraining()
 
     def _check_stream(self) -> None:
         if (self.window or self.memory != "none") and self.kind != "decoder":
@@ -159,6 +167,16 @@ class ModelConfig:
             raise UserError(
                 f"model.depth is {self.depth!r}, which computes layers twice, but model.memory changes between; "
                 "choose depth stored"
+            )
+
+    def _check_pretraining(self) -> None:
+        for key, usual in (("types", 0), ("output", "plain"), ("pooler", False)):
+            if getattr(self, key) != usual and self.kind != "encoder":
+                raise UserError(f"model.{key} belongs to an encoder, but model.kind is {self.kind!r}; leave it out")
+        if self.output == "transform" and self.activation == "swiglu":
+            raise UserError(
+                "model.output is 'transform', which needs a plain function, but model.activation is 'swiglu'; "
+                "choose gelu"
             )
 
     @property

@@ -6,6 +6,7 @@ import string
 from collections.abc import Callable
 from dataclasses import dataclass, replace
 from hashlib import blake2b
+from itertools import islice
 from typing import Any
 
 from minilong.data.batches import LanguageBatch, PackedWindows, PairBatch, PairData
@@ -18,11 +19,15 @@ from minilong.data.tokenizers import ByteTokenizer, CharTokenizer
 from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
-from minilong.objectives import causal_loss, sequence_loss
-from minilong.train.config import RECALL_TASKS, RunConfig
+from minilong.objectives import causal_loss, frequency_loss, masked_loss, sequence_loss
+from minilong.train.config import FILLING_TASKS, RECALL_TASKS, RunConfig
+from minilong.train.pretraining import filling_rows, spaced, with_marks
 
 VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
 """About how much of what is held out the validations during training cover."""
+
+COUNTED_STEPS = 200
+"""Steps whose targets are counted to say how frequent each is."""
 
 
 @dataclass(frozen=True)
@@ -48,6 +53,8 @@ def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source
         return _language(config, tokenizer)
     if config.task in RECALL_TASKS:
         return _recall(config, tokenizer)
+    if config.task in FILLING_TASKS:
+        return _filling(config, tokenizer)
     return _pairs(config, tokenizer) if config.task == "translate" else _generated(config)
 
 
@@ -167,6 +174,30 @@ def _recall(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
         fingerprint=_fingerprint(texts or [config.task]),
         answers=tuple(answers.sequential(rows)),
     )
+
+
+def _filling(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
+    texts = read_texts(config.data.text)
+    marked = with_marks(config, tokenizer or train_tokenizer(config, [spaced(text) for text in texts]))
+    parts = zip(*[_split(name, text, config) for name, text in zip(config.data.text, texts, strict=True)], strict=True)
+    size, context, key = config.train.batch, config.model.context, _order_key(config)
+    train, held = (filling_rows(config, marked, part, key) for part in parts)
+    rows = _validation_rows(size, context)
+    return Source(
+        tokenizer=marked,
+        loss=sequence_loss if config.task == "t5" else masked_loss,
+        batch=lambda step: train.batch(step, size, key),
+        validation=tuple(islice(held.sequential(rows), max(1, VALIDATION_TOKENS // (rows * context)))),
+        characters_per_token=None,
+        tokens_per_step=size * context,
+        fingerprint=_fingerprint(texts),
+    )
+
+
+def loss_by_frequency(source: Source) -> float:
+    """The validation loss, in nats per token, of a model that knows how frequent each target is in training."""
+    trained = (source.batch(step) for step in range(COUNTED_STEPS))
+    return frequency_loss(trained, source.validation, source.tokenizer.size)
 
 
 def open_recall_task(config: RunConfig, texts: list[str], tokenizer: Tokenizer | None = None) -> RecallTask:

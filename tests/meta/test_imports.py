@@ -23,14 +23,14 @@ ROWS = (
     ("attention", "positions"),
     ("memory",),
     ("nn",),
-    ("models", "objectives", "data"),
+    ("models", "objectives", "data", "text"),
     ("optim",),
-    ("train",),
+    ("train", "embeddings"),
     ("experiments",),
     ("audit", "cli", "__main__"),
 )
 RANK = {name: i for i, row in enumerate(ROWS) for name in row}
-HIGH = ("data", "train", "experiments", "audit", "cli", "__main__")
+HIGH = ("data", "text", "train", "embeddings", "experiments", "audit", "cli", "__main__")
 NUMERIC = {"numpy", "scipy", "minilong", *sys.stdlib_module_names}
 ALSO = {"backend/workers.py": {"threadpoolctl"}}
 """Threads over blocks need the matrix library held to one, which NumPy cannot do."""

@@ -15,7 +15,9 @@ from minilong.errors import UserError
 from minilong.models.config import ModelConfig
 from minilong.models.fields import Rule
 from minilong.train.config import (
+    FILLING_TASKS,
     KIND_OF_TASK,
+    LEAST_CONTEXT,
     RULES,
     TEXTLESS,
     DataConfig,
@@ -64,7 +66,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
     model["kv_heads"] = draw(st.sampled_from([0, 1, model["heads"]]))
     data["min_length"], data["max_length"] = sorted((data["min_length"], data["max_length"]))
     if task != "lm":
-        model["context"] = draw(st.integers(2, 10**9))
+        model["context"] = draw(st.integers(LEAST_CONTEXT if task in FILLING_TASKS else 2, 10**9))
         data["max_length"] = min(data["max_length"], model["context"] - 1)
         data["min_length"] = min(data["min_length"], data["max_length"])
     if task in TEXTLESS:
@@ -78,6 +80,10 @@ def repair_stream(model: dict[str, Any]) -> None:
     """Make what a model remembers, its positions and its depth fit together."""
     if model["kind"] != "decoder":
         model |= {"window": 0, "memory": "none"}
+    if model["kind"] != "encoder":
+        model |= {"types": 0, "output": "plain", "pooler": False}
+    if model["activation"] == "swiglu":
+        model["output"] = "plain"
     if model["memory"] != "none":
         model |= {"window": 0, "depth": "stored"}
         if model["position"] in ("sinusoidal", "cas", "learned"):

@@ -12,14 +12,14 @@ from typing import Any
 
 from minilong.errors import UserError, did_you_mean
 from minilong.models.fields import show
-from minilong.train.config import KIND_OF_TASK, TASKS, RunConfig, full_key, load_flat
+from minilong.train.config import FILLING_TASKS, KIND_OF_TASK, TASKS, RunConfig, full_key, load_flat
 
 FOLDER = Path(__file__).parent
 DEFAULT_PRESET = {task: "small" if task == "lm" else task for task in TASKS}
 DEFAULT_TEXT: Mapping[str, tuple[str, ...]] = {
     "lm": ("pride_and_prejudice",),
     "translate": ("libreoffice_help",),
-    "passkey": ("pride_and_prejudice",),
+    **dict.fromkeys(("passkey", *FILLING_TASKS), ("pride_and_prejudice",)),
 }
 
 
@@ -76,7 +76,7 @@ def layered(
         values["train.warmup"] = min(warmup, max(steps, 0) // 10)
     context = values.get("model.context")
     longest = values.get("data.max_length", 64)
-    pairs = isinstance(task, str) and KIND_OF_TASK.get(task) == "encoder-decoder"
+    pairs = isinstance(task, str) and KIND_OF_TASK.get(task) == "encoder-decoder" and task != "t5"
     if pairs and "data.max_length" not in given and type(context) is int and 1 < context <= longest:
         values["data.max_length"] = context - 1  # a start mark is read beside the sequence
     try:
