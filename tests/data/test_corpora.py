@@ -34,7 +34,8 @@ def test_each_shipped_corpus_reads_is_described_and_has_its_rights_stated(name: 
 
 def test_no_file_ships_without_an_entry_in_the_registry() -> None:
     shipped = {path.name for path in FILES.iterdir()} - {"NOTICE.md"}
-    assert shipped == {corpus.file for corpus in CORPORA.values()}
+    words = {f"stopwords_{language}.txt" for language in ("en", "zh")}  # read by text/words.py
+    assert shipped == {corpus.file for corpus in CORPORA.values()} | words
 
 
 def test_a_file_wins_over_a_corpus_of_its_name_and_a_folder_does_not(
