@@ -7,19 +7,23 @@ are different, as README says:
   where the line gives a budget, `--steps 6` where it resumes);
 - an audit of everything is cut short by `--examples 2`, and its laws to those of one kind by `--only clip`;
 - `make train` and `make test` are run by `.ci/run`; here it is asserted that it does so.
+
+A `console` block holds commands for a machine with a GPU: their options are parsed, and nothing is run.
 """
 
 from __future__ import annotations
 
 import re
 import shlex
+import tomllib
 from pathlib import Path
 
+import click
 import pytest
 from fenced import ROOT, blocks, run
 
 from minilong.audit.specs import read_specs
-from minilong.cli import COMMANDS
+from minilong.cli import COMMANDS, main
 from minilong.data.corpora import CORPORA, read_text
 from minilong.memory import CARDS
 from minilong.train.presets import preset_names
@@ -52,8 +56,7 @@ def folder(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 def test_every_shell_example_runs(folder: Path) -> None:
     ran = []
-    for block in blocks("README.md", "sh", "console"):
-        assert block.language == "sh", f"line {block.line}: write commands in a sh block, output in a text block"
+    for block in blocks("README.md", "sh"):
         for line in block.text.splitlines():
             if line.startswith("make "):
                 assert f"\n{line} " in (ROOT / ".ci/run").read_text("utf-8"), f".ci/run does not run {line!r}"
@@ -63,6 +66,32 @@ def test_every_shell_example_runs(folder: Path) -> None:
     assert {command for name, command in ran if name == "minilong"} == set(COMMANDS)
     assert (folder / "translated.txt").read_text("utf-8").count("\n") == 2
     assert (folder / "runs/book-3/loss.png").stat().st_size > 1000
+
+
+def parsed(words: list[str]) -> dict[str, object]:
+    """The options and arguments of a `minilong` command as click reads them, without running it."""
+    command, ctx = main, click.Context(main)
+    while isinstance(command, click.Group):
+        word, *words = words
+        command = command.get_command(ctx, word)
+        assert command, f"no command {word!r}"
+        ctx = click.Context(command, parent=ctx)
+    given, left, _ = command.make_parser(ctx).parse_args(words)
+    assert not left
+    return given
+
+
+def test_every_example_for_a_gpu_is_one_of_this_version() -> None:
+    extras = tomllib.loads((ROOT / "pyproject.toml").read_text("utf-8"))["project"]["optional-dependencies"]
+    lines = [line for block in blocks("README.md", "console") for line in block.text.splitlines()]
+    assert {shlex.split(line)[0] for line in lines} == {"pip", "minilong"}
+    for name, *words in map(shlex.split, lines):
+        if name == "pip":
+            assert set(re.findall(r"\[(.*)\]", words[-1])[0].split(",")) <= set(extras)
+        else:
+            parsed(words)
+    with pytest.raises(click.NoSuchOption):
+        parsed(["train", "book.txt", "--devise", "cuda"])
 
 
 def test_every_python_example_runs_and_prints_what_it_says(tmp_path: Path) -> None:
