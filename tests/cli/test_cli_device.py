@@ -11,12 +11,11 @@ from types import SimpleNamespace
 from typing import Any
 
 import pytest
-from click.testing import CliRunner, Result
+from calling import call, refused
 from standin import cupy
 
 from minilong.backend import Device
 from minilong.backend import device as devices
-from minilong.cli import main
 from minilong.cli.output import bytes_of
 from minilong.errors import UserError
 
@@ -30,20 +29,8 @@ FAST = ["--steps", "3", "--batch", "2", "--threads", "1", "--layers", "1", "--wi
 FAST += ["--set", "heads=2", "--set", "eval_every=3", "--set", "log_every=1", "--quiet"]
 
 
-def call(*arguments: str | Path, input: str | None = None) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="minilong", input=input)
-
-
-def refused(*arguments: str | Path) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    return result.stderr
-
-
 def printed(*arguments: str | Path, input: str | None = None) -> str:
-    result = call(*arguments, input=input)
+    result = call(*arguments, given=input)
     assert result.exit_code == 0, result.output
     return result.stdout
 

@@ -7,28 +7,14 @@ from pathlib import Path
 
 import numpy as np
 import pytest
-from click.testing import CliRunner, Result
+from calling import call, refused
 
-from minilong.cli import main
 from minilong.cli.fill import _percent
 from minilong.data.batches import IGNORE
 from minilong.train.fill import fill, spaced_part, span_beam
 from minilong.train.loaded import load
 
 SENTENCES = "The cat sat. The dog ran! It is a cat. She saw the dog. "
-
-
-def call(*arguments: str | Path, stdin: str | None = None) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="minilong", input=stdin)
-
-
-def refused(*arguments: str | Path) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert result.stdout == ""
-    return result.stderr
 
 
 @pytest.fixture(scope="module")
@@ -97,7 +83,7 @@ def test_each_blank_has_a_table_of_its_own(roberta: Path, mlm: Path) -> None:
     shown = call("fill", roberta, "The ___ sat. It is ___ cat.", "--top", "2").stdout
     assert "blank 1" in shown
     assert "blank 2" in shown
-    facts = json.loads(call("fill", mlm, "-", "--json", stdin="The c___t\n").stdout)
+    facts = json.loads(call("fill", mlm, "-", "--json", given="The c___t\n").stdout)
     assert (facts["blanks"], len(facts["candidates"][0]), len(facts["text"])) == (1, 5, len("The cat"))
 
 

@@ -6,24 +6,9 @@ import json
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-
-from minilong.cli import main
+from calling import call, refused
 
 FAST = ["--steps", "4", "--batch", "4", "--threads", "1", "--layers", "1", "--width", "16", "--set", "heads=2"]
-
-
-def call(*arguments: str | Path) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], prog_name="minilong")
-
-
-def refused(*arguments: str | Path) -> str:
-    result = call(*arguments)
-    assert result.exit_code == 2, result.output
-    assert isinstance(result.exception, SystemExit)
-    assert len(result.stderr.splitlines()) == 1, result.stderr
-    assert result.stdout == ""
-    return result.stderr
 
 
 @pytest.fixture(scope="module")

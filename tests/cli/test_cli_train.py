@@ -12,15 +12,10 @@ import time
 from pathlib import Path
 
 import pytest
-from click.testing import CliRunner, Result
-
-from minilong.cli import main
+from calling import call
+from click.testing import Result
 
 FAST = ["--preset", "tiny", "--steps", "8", "--batch", "4", "--threads", "1", "--quiet"]
-
-
-def call(*arguments: str | Path, given: str | bytes | None = None) -> Result:
-    return CliRunner().invoke(main, [str(a) for a in arguments], input=given, prog_name="minilong")
 
 
 def assert_one_line(result: Result, code: int = 2) -> str:
