@@ -9,6 +9,7 @@ that its header does not list, if it is.
 from __future__ import annotations
 
 import importlib
+import json
 import os
 import time
 import traceback
@@ -60,14 +61,19 @@ def kernels_in(folder: Path) -> Iterator[None]:
             forget()
 
 
+def fork() -> int:
+    """`os.fork`, also where there are threads: of these the child uses none."""
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", DeprecationWarning)
+        return os.fork()
+
+
 def fails(check: Callable[[Any], None]) -> bool:
     """Whether the check finds a mistake; a kernel that does not end is one too.
 
     In a process of its own: a wrong index may write anywhere, and then the crash is what is found.
     """
-    with warnings.catch_warnings():
-        warnings.simplefilter("ignore", DeprecationWarning)  # of threads, of which the child uses none
-        child = os.fork()
+    child = fork()
     if child == 0:
         status = OTHER
         try:
@@ -195,25 +201,48 @@ def test_every_barrier_is_needed(file: str, barriers: Barriers) -> None:
     assert not problems, "\n".join(problems)
 
 
-@pytest.mark.parametrize("name", [name for name in CASES if getattr(cases(name), "MUTANTS", [])])
-def test_planted_mistakes_are_found(name: str, tmp_path: Path) -> None:
-    module, alive = cases(name), []
-    texts = {file: (launch.FOLDER / file).read_text("utf-8") for file in FILES}
+def survivors(name: str, mutants: list[tuple[str, str]], folder: Path) -> list[str]:
+    """Those of the mutants that the check of a cases file does not find. folder: where the mutated texts may lie."""
+    alive, texts = [], {file: (launch.FOLDER / file).read_text("utf-8") for file in FILES}
     for file, text in texts.items():
-        (tmp_path / file).write_text(text, "utf-8")
-    for old, new in module.MUTANTS:
+        (folder / file).write_text(text, "utf-8")
+    for old, new in mutants:
         own = f"{name}.cu"
         among = [own] if old in texts.get(own, "") else [file for file in FILES if old in texts[file]]
         assert among, f"no kernel's text has {old!r}"
         for file in among:
-            (tmp_path / file).write_text(shim.mutant(texts[file], old, new), "utf-8")
-        with kernels_in(tmp_path):
-            if found(module.check):
-                totals["mutants"] += 1
-            else:
+            (folder / file).write_text(shim.mutant(texts[file], old, new), "utf-8")
+        with kernels_in(folder):
+            if not found(cases(name).check):
                 alive.append(f"{old!r} -> {new!r}")
         for file in among:
-            (tmp_path / file).write_text(texts[file], "utf-8")
+            (folder / file).write_text(texts[file], "utf-8")
+    return alive
+
+
+@pytest.mark.parametrize("name", [name for name in CASES if getattr(cases(name), "MUTANTS", [])])
+def test_planted_mistakes_are_found(name: str, tmp_path: Path) -> None:
+    """In one process a core: most of the time goes to compiling each mutant."""
+    mutants, cores = cases(name).MUTANTS, len(os.sched_getaffinity(0))
+    children = {}
+    for share in range(cores):
+        folder = tmp_path / str(share)
+        folder.mkdir()
+        child = fork()
+        if child == 0:
+            status = OTHER
+            try:
+                (folder / "alive").write_text(json.dumps(survivors(name, mutants[share::cores], folder)), "utf-8")
+                status = PASSED
+            except BaseException:
+                traceback.print_exc()
+            finally:
+                os._exit(status)
+        children[child] = folder / "alive"
+    ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
+    assert ended == [PASSED] * cores, "a process ended in an error that is no find"
+    alive = [line for path in children.values() for line in json.loads(path.read_text("utf-8"))]
+    totals["mutants"] += len(mutants) - len(alive)
     assert not alive, "not found:\n" + "\n".join(alive)
 
 
