@@ -5,7 +5,7 @@ are different, as README says:
 
 - a training is cut short by an option at its end, which overrules what comes before it: `--steps 3` (`--budget 1s`
   where the line gives a budget, `--steps 6` where it resumes);
-- an audit of everything is cut short by `--examples 2`, and its laws to those of one kind by `--only clip`;
+- an audit is cut short by `--examples 2`, and one of everything to the laws of one kind by `--only clip`;
 - `make train` and `make test` are run by `.ci/run`; here it is asserted that it does so.
 
 A `console` block holds commands for a machine with a GPU: their options are parsed, and nothing is run.
@@ -34,8 +34,8 @@ README = (ROOT / "README.md").read_text("utf-8")
 def shortened(line: str) -> str:
     """The command of a line, a training or an audit cut short."""
     words = shlex.split(line)
-    if words[:2] == ["minilong", "audit"] and not {"--on", "--list", "--show"} & set(words):
-        return f"{line} --examples 2" + ("" if "--only" in words else " --only clip")
+    if words[:2] == ["minilong", "audit"] and not {"--on", "--list"} & set(words):
+        return f"{line} --examples 2" + ("" if {"--only", "--show"} & set(words) else " --only clip")
     if words[:2] != ["minilong", "train"] or "--dry-run" in words:
         return line
     if "--budget" in words:
