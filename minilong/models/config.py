@@ -8,36 +8,40 @@ from minilong.errors import UserError
 from minilong.models.fields import check_fields, setting
 
 KINDS = ("decoder", "encoder-decoder", "encoder")
-ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", "swiglu")
+GATED = ("swiglu", "geglu", "geglu_tanh")
+ACTIVATIONS = ("relu", "gelu", "gelu_tanh", "silu", *GATED)
 NORMS = ("pre", "post")
 NORMALIZATIONS = ("layer", "rms")
 POSITIONS = ("sinusoidal", "cas", "learned", "rotary", "alibi", "t5", "xl", "none")
 INITS = ("xavier", "he", "normal")
 KERNELS = ("auto", "dense", "blockwise", "naive")
 LAYOUTS = ("interleaved", "half")
-SCALINGS = ("none", "pi", "ntk", "dynamic", "yarn")
+SCALINGS = ("none", "pi", "ntk", "dynamic", "yarn", "llama3")
 RAMPS = ("code", "paper")
 DEPTHS = ("stored", "checkpoint", "sqrt", "reversible", "momentum")
 MEMORIES = ("none", "xl", "compressive")
 COMPRESSORS = ("mean", "max", "conv")
-INPUTS = ("scaled", "normed")
-OUTPUTS = ("plain", "transform")
-READING = ("model", "full", "window", "xl")
-"""What a trained model may remember while it reads: what it was built for, everything, a window, segments."""
+INPUTS = ("scaled", "normed", "plain")
+OUTPUTS = ("plain", "transform", "none")
+BIASES = ("all", "attention", "qkv", "feed_forward")
+READING = ("model", "full", "window", "xl", "h2o", "snapkv")
+"""What a trained model may remember while it reads: what it was built for, everything, a window, segments, or the rows
+that attention chose: while it reads, or at the end of a prompt."""
 
 
 @dataclass(frozen=True)
 class ModelConfig:
     """What is built: stack, widths, attention heads, norms, positions, initial values. Sizes count components.
 
-    A zero in `kv_heads` or `feed_forward` stands for the usual value; `resolved` writes it out.
+    A zero in `head_width`, `kv_heads` or `feed_forward` stands for the usual value; `resolved` writes it out.
     Raises `UserError` naming the key (`model.heads`) for a value that cannot work.
     """
 
     kind: str = setting("decoder", "stack of layers, chosen by the task unless given", choices=KINDS)
     layers: int = setting(4, "layers of each stack", least=1, most=10_000)
     width: int = setting(128, "components of a token's vector", least=1, most=1_000_000)
-    heads: int = setting(4, "attention heads; divides width", least=1, most=100_000)
+    heads: int = setting(4, "attention heads; divides width unless head_width is given", least=1, most=100_000)
+    head_width: int = setting(0, "components of a head's vectors (0 = width / heads)", least=0, most=1_000_000)
     kv_heads: int = setting(0, "key and value heads (0 = heads, 1 = multi-query); divides heads", least=0, most=100_000)
     feed_forward: int = setting(0, "hidden units of the feed-forward layer (0 = 4 width)", least=0, most=10_000_000)
     activation: str = setting("gelu_tanh", "non-linearity of the feed-forward layer", choices=ACTIVATIONS)
@@ -48,12 +52,18 @@ class ModelConfig:
     dropout: float = setting(0.0, "share of activations set to zero in training", least=0, below=1)
     tied: bool = setting(True, "use one matrix as input embedding and output layer")
     bias: bool = setting(True, "linear layers have a bias (layer norms always do)")
+    biases: str = setting("all", "which maps of the layers have it (qkv: attention's without output)", choices=BIASES)
+    norm_eps: float = setting(
+        0.0, "added under a norm's root (0 = 1e-5, of root-mean-square norm 1e-6)", least=0, below=1
+    )
     init: str = setting("xavier", "initial values of weight matrices", choices=INITS)
     attention: str = setting("auto", "how attention is computed; all give the same numbers", choices=KERNELS)
+    score_scale: float = setting(0.0, "times the scores (0 = 1 / sqrt(head width))", least=0, below=1000)
     window: int = setting(0, "keys that a query sees, its own included (0 = all)", least=0, most=1_000_000_000)
     sinks: int = setting(0, "first keys that stay visible in spite of the window", least=0, most=1_000_000)
     rope_layout: str = setting("interleaved", "rotary pairs are neighbours, or the two halves", choices=LAYOUTS)
     rope_base: float = setting(10000.0, "longest wavelength of rotary positions over 2 pi", above=1)
+    rope_share: float = setting(1.0, "share of a head's components that rotary positions turn", above=0, most=1)
     rope_scaling: str = setting("none", "how rotary positions reach beyond rope_context", choices=SCALINGS)
     rope_factor: float = setting(1.0, "how many times further they reach", least=1)
     rope_context: int = setting(0, "context that they were trained for (0 = context)", least=0, most=1_000_000_000)
@@ -68,8 +78,9 @@ class ModelConfig:
     compressor: str = setting("mean", "how they are pooled; conv is learnt", choices=COMPRESSORS)
 
     types: int = setting(0, "kinds of segments with an embedding each (BERT: 2)", least=0, most=1000)
-    input: str = setting("scaled", "embeddings times sqrt(width), or their sum normalised (BERT)", choices=INPUTS)
-    output: str = setting("plain", "what the output projection reads: states, or states transformed", choices=OUTPUTS)
+    input: str = setting("scaled", "embeddings times sqrt(width), their sum normalised, or plain", choices=INPUTS)
+    output: str = setting("plain", "output projection of states, of states transformed, or none", choices=OUTPUTS)
+    output_scale: float = setting(1.0, "times the states that the output projection reads", above=0, below=1000)
     pooler: bool = setting(False, "tell from the first state whether two sentences are neighbours")
 
     def __post_init__(self) -> None:
@@ -78,7 +89,7 @@ class ModelConfig:
 
             raise UserError(f"model.normalization is 'batch', but {WHY_NOT_CAUSAL}")
         check_fields("model", self)
-        if self.width % self.heads:
+        if not self.head_width and self.width % self.heads:
             near = _divisors_near(self.width, self.heads)
             raise UserError(
                 f"model.heads is {self.heads}, which does not divide model.width {self.width}; "
@@ -90,19 +101,53 @@ class ModelConfig:
                 f"model.kv_heads is {self.kv_heads}, which does not divide model.heads {self.heads}; "
                 f"choose {near}, or 0 for as many as heads"
             )
-        if self.position == "rotary" and self.head_width % 2:
-            raise UserError(
-                f"model.position is 'rotary', which turns pairs of components, but a head is {self.head_width} wide "
-                f"(model.width {self.width} / model.heads {self.heads}); choose sizes that give an even head width"
-            )
         if self.position in ("sinusoidal", "xl") and self.width % 2:
             raise UserError(
                 f"model.position is {self.position!r}, which fills pairs of components, but model.width is "
                 f"{self.width}; choose an even width"
             )
+        self._check_rotary()
         self._check_stream()
         self._check_depth()
         self._check_pretraining()
+        self._check_biases()
+
+    def _check_rotary(self) -> None:
+        if self.position != "rotary":
+            if self.rope_share != 1:
+                raise UserError(
+                    f"model.rope_share is {self.rope_share:g}, but model.position is {self.position!r}; "
+                    'set model.position = "rotary"'
+                )
+            return
+        wide = self.head_width or self.width // self.heads
+        if wide % 2:
+            given = "model.head_width" if self.head_width else f"model.width {self.width} / model.heads {self.heads}"
+            raise UserError(
+                f"model.position is 'rotary', which turns pairs of components, but a head is {wide} wide "
+                f"({given}); choose sizes that give an even head width"
+            )
+        if self.rope_share == 1:
+            return
+        from minilong.positions.rotary import turned_width  # arrays, which a command's help does without
+
+        turned = turned_width(wide, self.rope_share)
+        if turned < 2 or turned % 2:
+            raise UserError(
+                f"model.rope_share is {self.rope_share:g}, which turns {turned} of a head's {wide} components, but "
+                "they are turned in pairs; choose a share that gives an even number"
+            )
+        if self.rope_layout != "interleaved":
+            raise UserError(
+                f"model.rope_share is {self.rope_share:g}, which turns a head's first pairs of neighbours, but "
+                f'model.rope_layout is {self.rope_layout!r}; set model.rope_layout = "interleaved"'
+            )
+
+    def _check_biases(self) -> None:
+        if self.biases != "all" and not self.bias:
+            raise UserError(
+                f"model.biases is {self.biases!r}, but model.bias is false, so there are none; set model.bias = true"
+            )
 
     def _check_stream(self) -> None:
         if (self.window or self.memory != "none") and self.kind != "decoder":
@@ -173,16 +218,21 @@ class ModelConfig:
         for key, usual in (("types", 0), ("output", "plain"), ("pooler", False)):
             if getattr(self, key) != usual and self.kind != "encoder":
                 raise UserError(f"model.{key} belongs to an encoder, but model.kind is {self.kind!r}; leave it out")
-        if self.output == "transform" and self.activation == "swiglu":
+        if self.output == "transform" and self.activation in GATED:
             raise UserError(
-                "model.output is 'transform', which needs a plain function, but model.activation is 'swiglu'; "
-                "choose gelu"
+                "model.output is 'transform', which needs a plain function, but model.activation is "
+                f"{self.activation!r}; choose gelu"
             )
-
-    @property
-    def head_width(self) -> int:
-        """Components of one head's query, key and value vectors."""
-        return self.width // self.heads
+        if self.output == "none" and not self.tied:
+            raise UserError(
+                "model.output is 'none', so that there is no output projection, but model.tied is false; "
+                "set model.tied = true"
+            )
+        if self.output == "none" and self.output_scale != 1:
+            raise UserError(
+                f"model.output_scale is {self.output_scale:g}, but model.output is 'none', so that nothing is scaled; "
+                "leave it out"
+            )
 
     @property
     def recurrence(self) -> tuple[int, int, int]:
@@ -197,13 +247,14 @@ class ModelConfig:
     def resolved(self) -> ModelConfig:
         """The same model with every size written out that a zero stands for.
 
-        SwiGLU has three matrices instead of two, so 8/3 width keeps the parameter count of 4 width; rounded up to a
-        multiple of 8 (Shazeer 2020; Touvron et al. 2023).
+        A gated network has three matrices instead of two, so 8/3 width keeps the parameter count of 4 width; rounded
+        up to a multiple of 8 (Shazeer 2020; Touvron et al. 2023).
         """
-        hidden = -(-8 * self.width // 24) * 8 if self.activation == "swiglu" else 4 * self.width
+        hidden = -(-8 * self.width // 24) * 8 if self.activation in GATED else 4 * self.width
         segment, length, slots = self.recurrence
         return replace(
             self,
+            head_width=self.head_width or self.width // self.heads,
             kv_heads=self.kv_heads or self.heads,
             feed_forward=self.feed_forward or hidden,
             rope_context=self.rope_context or self.context,

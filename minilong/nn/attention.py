@@ -5,15 +5,19 @@ from __future__ import annotations
 import math
 from collections.abc import Callable
 from dataclasses import dataclass
+from functools import partial
+from itertools import chain
 from typing import Any
 
 import numpy as np
 
 from minilong.attention import auto
+from minilong.attention.parts import attention_by_parts
 from minilong.autodiff import Tensor, ops, rotate
 from minilong.backend import Array, array_module
 from minilong.backend.products import matmul
 from minilong.keys import Key
+from minilong.nn.init import child
 from minilong.nn.layers import Linear
 from minilong.nn.past import Past
 from minilong.nn.view import View
@@ -36,6 +40,7 @@ class MultiHeadAttention:
 
     kv_heads: key and value heads, each shared by heads / kv_heads query heads (1: multi-query attention).
     kernel: how attention is computed; any kernel equals `attention.naive`. relative: for the position scheme `xl`.
+    scale: times the scores, 1/sqrt(d) of heads d wide unless given (`eq:given-scale`).
     """
 
     query: Linear
@@ -46,40 +51,46 @@ class MultiHeadAttention:
     kv_heads: int
     kernel: Callable[..., Any] = auto
     relative: Relative | None = None
+    scale: float | None = None
 
     @staticmethod
     def create(
-        key: Key,
+        key: Key | None,
         width: int,
         heads: int,
         *,
         kv_heads: int | None = None,
+        head_width: int | None = None,
         bias: bool = True,
+        output_bias: bool | None = None,
         init: str = "xavier",
         gain: float = 1.0,
         kernel: Callable[..., Any] = auto,
         relative: bool = False,
+        scale: float | None = None,
     ) -> MultiHeadAttention:
-        """`gain` scales the weights of `output`, which write to the residual stream."""
+        """`gain` scales the weights of `output`, which write to the residual stream. head_width: width / heads unless
+        given. output_bias: whether `output` has a bias, as the others unless given."""
         kv_heads = kv_heads or heads
-        if width % heads:
+        if head_width is None and width % heads:
             raise ValueError(f"attention: {heads} heads do not divide the width {width}")
         if heads % kv_heads:
             raise ValueError(f"attention: {kv_heads} key heads do not divide {heads} query heads")
-        inner = width // heads * kv_heads
-        zeros = np.zeros((heads, width // heads), np.float32)
-        term = None
+        d = head_width or width // heads
+        wide, inner, last = heads * d, kv_heads * d, bias if output_bias is None else output_bias
+        zeros, term = np.zeros((heads, d), np.float32), None
         if relative:
-            term = Relative(zeros, zeros.copy(), Linear.create(key.fold("relative"), width, width, bias=False))
+            term = Relative(zeros, zeros.copy(), Linear.create(child(key, "relative"), width, wide, bias=False))
         return MultiHeadAttention(
-            query=Linear.create(key.fold("query"), width, width, bias=bias, init=init),
-            key=Linear.create(key.fold("key"), width, inner, bias=bias, init=init),
-            value=Linear.create(key.fold("value"), width, inner, bias=bias, init=init),
-            output=Linear.create(key.fold("output"), width, width, bias=bias, init=init, gain=gain),
+            query=Linear.create(child(key, "query"), width, wide, bias=bias, init=init),
+            key=Linear.create(child(key, "key"), width, inner, bias=bias, init=init),
+            value=Linear.create(child(key, "value"), width, inner, bias=bias, init=init),
+            output=Linear.create(child(key, "output"), wide, width, bias=last, init=init, gain=gain),
             heads=heads,
             kv_heads=kv_heads,
             kernel=kernel,
             relative=term,
+            scale=scale,
         )
 
     def __call__(self, x: Any, memory: Any = None, *, view: View | None = None, past: Past | None = None) -> Any:
@@ -96,16 +107,35 @@ class MultiHeadAttention:
             q = rotate(q, turn=view.turns, interleaved=False)
             k = rotate(k, turn=self._key_turns(view, past), interleaved=False)
         if past is not None and not past.of_inputs:
+            if past.by_parts(view):
+                past.write(k, v)
+                return self.output(_merge(self._by_parts(q, view, past)))
             k, v = past.extend(k, v)
-        return self.output(_merge(self._attend(q, k, v, view)))
+        y = self._attend(q, k, v, view)
+        if past is not None and past.memory.scored:
+            past.heed(q, self._scale(q))
+        return self.output(_merge(y))
+
+    def _scale(self, q: Any) -> float:
+        """What the scores are multiplied by."""
+        return 1 / math.sqrt(q.shape[-1]) if self.scale is None else self.scale
+
+    def _by_parts(self, q: Array, view: View, past: Past) -> Array:
+        """As `_attend`, of the keys and values that the past gives part by part; the sinks are its first part."""
+        parts, bias, scale = past.parts(), view.bias, self._scale(q)
+        if view.back is not None:
+            first = next(parts)
+            bias, parts = self._sinks(q, first[0], view, view.back) * scale, chain((first,), parts)
+        return attention_by_parts(q, parts, mask=view.mask, scale=scale, bias=bias)
 
     def _attend(self, q: Any, k: Any, v: Any, view: View) -> Any:
         """The heads' outputs (b, h, t, e) of turned queries and keys, with what the position scheme adds."""
-        scale, bias = 1 / math.sqrt(q.shape[-1]), view.bias
+        bias, scale = view.bias, self._scale(q)
+        kernel = self.kernel if self.scale is None else partial(self.kernel, scale=scale)
         if view.late is not None:
             late = view.late
             return dynamic_attention(
-                self.kernel,
+                kernel,
                 q,
                 k,
                 v,
@@ -115,17 +145,23 @@ class MultiHeadAttention:
                 base=late.base,
                 interleaved=view.interleaved,
                 mask=view.mask,
+                share=late.share,
             )
         if self.relative is not None and view.relative is not None:
             term, mask = self.relative, view.mask
             projected = _split(term.project(view.relative[None]), self.heads)[0]
             bias = relative_term(
-                q + _per_head(term.position), projected, keys=k.shape[-2], offset=mask.offset, least=view.least
+                q + _per_head(term.position),
+                projected,
+                keys=k.shape[-2],
+                offset=mask.offset,
+                least=view.least,
+                scale=self.scale,
             )
             q = q + _per_head(term.content)
         if view.back is not None:  # the sinks see each query nearer than it is: the difference of the scores
             bias = ops.scale(self._sinks(q, k, view, view.back), by=scale)
-        return self.kernel(q, k, v, mask=view.mask, bias=bias)
+        return kernel(q, k, v, mask=view.mask, bias=bias)
 
     def _sinks(self, q: Array, k: Array, view: View, back: Array) -> Array:
         """(b, h, t, s): what to add to q k^T so that the first keys are met from the position to which `back` leads."""

@@ -30,5 +30,15 @@ def normal(key: Key, fan_in: int, fan_out: int) -> np.ndarray:
     return (key.generator().standard_normal((fan_in, fan_out)) * 0.02).astype(np.float32)
 
 
+def blank(*shape: int) -> np.ndarray:
+    """Zeros of a shape in the memory of one number, for a model whose weights are still to be put in their places."""
+    return np.broadcast_to(np.float32(0), shape)
+
+
+def child(key: Key | None, *names: str | int) -> Key | None:
+    """The key's child, or None where there is no key: a model without weights is made by the same code."""
+    return None if key is None else key.fold(*names)
+
+
 INITIALISERS: dict[str, Callable[[Key, int, int], np.ndarray]] = {"xavier": xavier, "he": he, "normal": normal}
 """By the name that a configuration uses."""

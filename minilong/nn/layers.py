@@ -28,7 +28,7 @@ from minilong.autodiff import (
 )
 from minilong.backend import Array, beside
 from minilong.keys import Key
-from minilong.nn.init import INITIALISERS
+from minilong.nn.init import INITIALISERS, blank, child
 
 
 @dataclass(frozen=True)
@@ -40,10 +40,11 @@ class Linear:
 
     @staticmethod
     def create(
-        key: Key, fan_in: int, fan_out: int, *, bias: bool = True, init: str = "xavier", gain: float = 1.0
+        key: Key | None, fan_in: int, fan_out: int, *, bias: bool = True, init: str = "xavier", gain: float = 1.0
     ) -> Linear:
-        """Weights by the named initialiser, times `gain`; bias zero."""
-        weight = INITIALISERS[init](key, fan_in, fan_out) * np.float32(gain)
+        """Weights by the named initialiser, times `gain`; bias zero. Without a key, the place of weights (`blank`)."""
+        drawn = None if key is None else INITIALISERS[init](key, fan_in, fan_out) * np.float32(gain)
+        weight = blank(fan_in, fan_out) if drawn is None else drawn
         return Linear(weight, np.zeros(fan_out, np.float32) if bias else None)
 
     def __call__(self, x: Any) -> Any:
@@ -57,8 +58,11 @@ class Embedding:
     table: Array
 
     @staticmethod
-    def create(key: Key, entries: int, width: int) -> Embedding:
-        """Normal with variance 1/width, so that a row has norm 1 and a tied output starts with logits of order 1."""
+    def create(key: Key | None, entries: int, width: int) -> Embedding:
+        """Normal with variance 1/width, so that a row has norm 1 and a tied output starts with logits of order 1.
+        Without a key, the place of a table (`blank`)."""
+        if key is None:
+            return Embedding(blank(entries, width))
         table = key.generator().standard_normal((entries, width)) / math.sqrt(width)
         return Embedding(table.astype(np.float32))
 
@@ -79,9 +83,9 @@ class LayerNorm:
     eps: float = 1e-5
 
     @staticmethod
-    def create(width: int) -> LayerNorm:
-        """Gain one, bias zero."""
-        return LayerNorm(np.ones(width, np.float32), np.zeros(width, np.float32))
+    def create(width: int, eps: float = 0.0) -> LayerNorm:
+        """Gain one, bias zero. eps: the usual one if 0."""
+        return LayerNorm(np.ones(width, np.float32), np.zeros(width, np.float32), eps or LayerNorm.eps)
 
     def __call__(self, x: Any) -> Any:
         return layer_norm(x, self.gain, self.bias, eps=self.eps)
@@ -95,16 +99,16 @@ class RMSNorm:
     eps: float = 1e-6
 
     @staticmethod
-    def create(width: int) -> RMSNorm:
-        """Gain one."""
-        return RMSNorm(np.ones(width, np.float32))
+    def create(width: int, eps: float = 0.0) -> RMSNorm:
+        """Gain one. eps: the usual one if 0."""
+        return RMSNorm(np.ones(width, np.float32), eps or RMSNorm.eps)
 
     def __call__(self, x: Any) -> Any:
         return rms_norm(x, self.gain, eps=self.eps)
 
 
-NORMALIZATIONS: dict[str, Callable[[int], Any]] = {"layer": LayerNorm.create, "rms": RMSNorm.create}
-"""By the name that a configuration uses: width -> layer. Batch normalisation has a state: see `batchnorm.py`."""
+NORMALIZATIONS: dict[str, Callable[..., Any]] = {"layer": LayerNorm.create, "rms": RMSNorm.create}
+"""By the name that a configuration uses: width[, eps] -> layer. Batch normalisation has a state: see `batchnorm.py`."""
 
 
 @dataclass(frozen=True)
@@ -127,12 +131,16 @@ class Dropout:
 
 
 ACTIVATIONS: dict[str, Callable[[Any], Any]] = {"relu": ops.relu, "gelu": gelu, "gelu_tanh": gelu_tanh, "silu": silu}
-"""By the name that a configuration uses. `swiglu` is a feed-forward network of its own."""
+"""By the name that a configuration uses."""
+
+GATES: dict[str, Callable[[Any], Any]] = {"swiglu": silu, "geglu": gelu, "geglu_tanh": gelu_tanh}
+"""Gated networks by the name that a configuration uses: what the gate goes through."""
 
 
 @dataclass(frozen=True)
 class FeedForward:
-    """down(activation(up(x))) (`eq:feed-forward`), or down(silu(gate(x)) up(x)) for `swiglu` (`eq:swiglu`)."""
+    """down(activation(up(x))) (`eq:feed-forward`), or with a gate down(silu(gate(x)) up(x)) for `swiglu`
+    (`eq:swiglu`), with GELU in place of SiLU for `geglu` and `geglu_tanh` (`eq:geglu`)."""
 
     up: Linear
     down: Linear
@@ -142,7 +150,7 @@ class FeedForward:
 
     @staticmethod
     def create(
-        key: Key,
+        key: Key | None,
         width: int,
         hidden: int,
         *,
@@ -154,10 +162,10 @@ class FeedForward:
     ) -> FeedForward:
         """`gain` scales the weights of `down`, which write to the residual stream."""
         return FeedForward(
-            up=Linear.create(key.fold("up"), width, hidden, bias=bias, init=init),
-            down=Linear.create(key.fold("down"), hidden, width, bias=bias, init=init, gain=gain),
+            up=Linear.create(child(key, "up"), width, hidden, bias=bias, init=init),
+            down=Linear.create(child(key, "down"), hidden, width, bias=bias, init=init, gain=gain),
             gate=(
-                Linear.create(key.fold("gate"), width, hidden, bias=bias, init=init) if activation == "swiglu" else None
+                Linear.create(child(key, "gate"), width, hidden, bias=bias, init=init) if activation in GATES else None
             ),
             activation=activation,
             dropout=Dropout(dropout),
@@ -167,5 +175,5 @@ class FeedForward:
         if self.gate is None:
             hidden = ACTIVATIONS[self.activation](self.up(x))
         else:
-            hidden = silu(self.gate(x)) * self.up(x)
+            hidden = GATES[self.activation](self.gate(x)) * self.up(x)
         return self.down(self.dropout(hidden, key))

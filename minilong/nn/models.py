@@ -14,7 +14,7 @@ from minilong.backend import Array, beside
 from minilong.keys import Key
 from minilong.memory import Full, Memory, Window
 from minilong.nn.layers import Dropout, Embedding, Linear
-from minilong.nn.past import Past
+from minilong.nn.past import Past, check_memory
 from minilong.nn.prediction import Pooler, Transform
 from minilong.nn.scheme import Scheme, table_type
 from minilong.nn.transformer import Decoder, Encoder
@@ -28,6 +28,7 @@ class TokenInput:
 
     position: sinusoidal, cas, learned (`positions` is then a table); for the others nothing is added here. types: a
     table with a row for each part of a pair. norm: of the sum, which is then one of unscaled rows (`eq:normed-input`).
+    scaled: whether rows are multiplied by sqrt(width) where there is no norm (`eq:plain-input`).
     """
 
     tokens: Embedding
@@ -36,6 +37,7 @@ class TokenInput:
     dropout: Dropout
     types: Embedding | None = None
     norm: Any = None
+    scaled: bool = True
 
     def __call__(
         self, tokens: Array, key: Key | None = None, *, places: Array | None = None, types: Array | None = None
@@ -44,7 +46,7 @@ class TokenInput:
         of a pair, 0 unless given. Raises ValueError where there are more tokens than learned positions."""
         width = self.tokens.table.shape[-1]
         x = self.tokens(tokens)
-        if self.norm is None:
+        if self.norm is None and self.scaled:
             x = ops.scale(x, by=math.sqrt(width))
         places = np.arange(tokens.shape[-1]) if places is None else places
         if self.positions is not None:
@@ -93,7 +95,8 @@ class LanguageModel:
 
     head: the output projection, or None where it is the embedding's table (tied weights). scheme: positions inside
     attention. window, sinks: as in `Mask` (0: none). memory: segment recurrence, in training too, or None. transform,
-    pooler: of an encoder that is pretrained (`prediction.py`).
+    pooler: of an encoder that is pretrained (`prediction.py`). output_scale: times what the projection reads
+    (`eq:output-scale`); None where there is no projection, and the model's output is what `hidden` gives.
     """
 
     input: TokenInput
@@ -107,6 +110,7 @@ class LanguageModel:
     memory: Memory | None = None
     transform: Transform | None = None
     pooler: Pooler | None = None
+    output_scale: float | None = 1.0
 
     def __call__(
         self, tokens: Array, *, segments: Array | None = None, lengths: Array | None = None, key: Key | None = None
@@ -139,10 +143,13 @@ class LanguageModel:
         )
         x = self.input(tokens, key.fold("input") if key else None, types=types)
         places = np.arange(t)
-        return self.stack(x, view=self.scheme.view(mask, places, places, x.dtype).beside(x), key=key)
+        x = self.stack(x, view=self.scheme.view(mask, places, places, x.dtype).beside(x), key=key)
+        return scaled(x, self.output_scale)
 
     def logits(self, x: Any) -> Any:
-        """(..., width) -> (..., vocabulary)."""
+        """(..., width) -> (..., vocabulary). ValueError where there is no output projection."""
+        if self.output_scale is None:
+            raise ValueError("this encoder has no output projection; take what `hidden` gives")
         if self.transform is not None:
             x = self.transform(x)
         y = self.input.tokens.logits(x) if self.head is None else self.head(x)
@@ -154,6 +161,7 @@ class LanguageModel:
         if not self.causal:
             raise ValueError("only a causal model reads a stream")
         memory = memory or self.memory or (Window(self.window, self.sinks) if self.window else Full())
+        check_memory(memory, self.scheme, ragged=starts is not None)
         return Stream(tuple(Past(memory) for _ in self.stack.layers), starts=starts)
 
     def extend(self, tokens: Array, stream: Stream, *, segments: Array | None = None, key: Key | None = None) -> Any:
@@ -178,6 +186,7 @@ class LanguageModel:
             places = np.maximum(queries[None, :] - stream.starts[:, None], 0)
             segments = (queries[None, :] >= stream.starts[:, None]).astype(np.int32)
         if segments is not None:
+            check_memory(memory, self.scheme, ragged=True)
             before = np.zeros((b, 0), np.int32) if stream.segments is None else stream.segments
             stream.segments = np.concatenate([before, segments], axis=1)
             mask = replace(mask, segments=stream.segments[:, np.floor(keys).astype(np.int64)])
@@ -185,7 +194,7 @@ class LanguageModel:
         view = self.scheme.view(mask, queries, keys, x.dtype, stream.starts).beside(x)
         x = self.stack(x, view=view, past=stream.pasts, key=key)
         stream.seen += t
-        return x
+        return scaled(x, self.output_scale)
 
 
 @dataclass(frozen=True)
@@ -193,6 +202,7 @@ class EncoderDecoder:
     """The article's Transformer: the decoder predicts the target's next token and attends to the encoded source.
 
     Source and target share one vocabulary, and `input` one table with the tied output. Each stack has its scheme.
+    output_scale: times what the output projection reads (`eq:output-scale`).
     """
 
     input: TokenInput
@@ -202,6 +212,7 @@ class EncoderDecoder:
     context: int
     encoder_scheme: Scheme = field(default_factory=Scheme)
     decoder_scheme: Scheme = field(default_factory=Scheme)
+    output_scale: float = 1.0
 
     def encode(self, source: Array, lengths: Array | None = None, key: Key | None = None) -> Any:
         """Integers (b, s) -> memory (b, s, width). It does not depend on the target."""
@@ -216,13 +227,14 @@ class EncoderDecoder:
     def decode_hidden(self, memory: Any, target: Array, lengths: Array | None = None, key: Key | None = None) -> Any:
         """What `logits` projects: memory (b, s, width), integers (b, t) -> (b, t, width)."""
         x = self.input(target, key.fold("target") if key else None)
-        return self.decoder(
+        x = self.decoder(
             x,
             memory,
             view=plain_view(self.decoder_scheme, Mask(causal=True), x),
             memory_view=View(Mask(key_lengths=lengths)).beside(x),
             key=key.fold("decoder") if key else None,
         )
+        return scaled(x, self.output_scale)
 
     def logits(self, x: Any) -> Any:
         """(b, t, width) -> (b, t, vocabulary)."""
@@ -231,6 +243,11 @@ class EncoderDecoder:
     def __call__(self, source: Array, target: Array, *, lengths: Array | None = None, key: Key | None = None) -> Any:
         """source (b, s), target (b, t) -> logits (b, t, vocabulary)."""
         return self.decode(self.encode(source, lengths, key), target, lengths, key)
+
+
+def scaled(x: Any, by: float | None) -> Any:
+    """Hidden vectors in the units that an output projection reads (`eq:output-scale`)."""
+    return x if by is None or by == 1.0 else ops.scale(x, by=by)
 
 
 def plain_view(scheme: Scheme, mask: Mask, x: Any) -> View:

@@ -10,6 +10,7 @@ import numpy as np
 from minilong.autodiff import ops
 from minilong.backend import Array
 from minilong.keys import Key
+from minilong.nn.init import child
 from minilong.nn.layers import ACTIVATIONS, NORMALIZATIONS, Linear
 
 
@@ -25,11 +26,18 @@ class Transform:
 
     @staticmethod
     def create(
-        key: Key, width: int, vocabulary: int, *, activation: str, normalization: str, init: str = "xavier"
+        key: Key | None,
+        width: int,
+        vocabulary: int,
+        *,
+        activation: str,
+        normalization: str,
+        init: str = "xavier",
+        eps: float = 0.0,
     ) -> Transform:
-        """Biases zero."""
-        dense = Linear.create(key, width, width, init=init)
-        return Transform(dense, NORMALIZATIONS[normalization](width), np.zeros(vocabulary, np.float32), activation)
+        """Biases zero. eps: the norm's, its usual one if 0."""
+        dense, norm = Linear.create(key, width, width, init=init), NORMALIZATIONS[normalization](width, eps)
+        return Transform(dense, norm, np.zeros(vocabulary, np.float32), activation)
 
     def __call__(self, x: Any) -> Any:
         """(..., width) -> the same shape."""
@@ -44,11 +52,11 @@ class Pooler:
     classifier: Linear
 
     @staticmethod
-    def create(key: Key, width: int, *, init: str = "xavier") -> Pooler:
+    def create(key: Key | None, width: int, *, init: str = "xavier") -> Pooler:
         """Biases zero."""
         return Pooler(
-            Linear.create(key.fold("dense"), width, width, init=init),
-            Linear.create(key.fold("classifier"), width, 2, init=init),
+            Linear.create(child(key, "dense"), width, width, init=init),
+            Linear.create(child(key, "classifier"), width, 2, init=init),
         )
 
     def pooled(self, hidden: Any) -> Any:

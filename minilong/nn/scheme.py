@@ -10,7 +10,7 @@ import numpy as np
 from minilong.attention import Mask
 from minilong.backend import Array
 from minilong.nn.view import Late, View, bias_at
-from minilong.positions import Scaling, alibi_bias, rotary_turns, sinusoidal_at, t5_values
+from minilong.positions import Scaling, alibi_bias, rotary_turns, sinusoidal_at, t5_values, turned_width
 
 RELATIVE = ("rotary", "alibi", "t5", "xl", "none")
 """Schemes that know distances only, so that a stream may go on for ever."""
@@ -21,8 +21,8 @@ class Scheme:
     """How a stack's attention knows positions.
 
     name: rotary, alibi, t5 (`table` (buckets, heads) holds its learned values), xl; anything else adds nothing here
-    (sinusoidal, cas and learned positions are added to the embeddings). base, interleaved, scaling concern rotary
-    positions. causal: whether distances are never negative. reach: sinks are never taken to be further away.
+    (sinusoidal, cas and learned positions are added to the embeddings). base, interleaved, scaling, share concern
+    rotary positions. causal: whether distances are never negative. reach: sinks are never taken to be further away.
     """
 
     name: str = "none"
@@ -32,6 +32,7 @@ class Scheme:
     base: float = 10000.0
     interleaved: bool = True
     scaling: Scaling = field(default_factory=Scaling)
+    share: float = 1.0
     table: Array | None = None
     causal: bool = True
     reach: int = 0
@@ -64,15 +65,20 @@ class Scheme:
         if self.scaling.by_length:
             if starts is not None:
                 queries, keys = (np.maximum(p[None, :] - starts[:, None], 0) for p in (queries, keys))
-            return View(mask, interleaved=self.interleaved, late=Late(queries, keys, self.scaling, self.base))
+            late = Late(queries, keys, self.scaling, self.base, self.share)
+            return View(mask, interleaved=self.interleaved, late=late)
 
         def turns(positions: Array) -> Array:
-            return rotary_turns(positions, self.head_width, base=self.base, dtype=kind, scaling=self.scaling)
+            return rotary_turns(
+                positions, self.head_width, base=self.base, dtype=kind, scaling=self.scaling, share=self.share
+            )
 
         back = None
         if far:
             shift = np.minimum(queries, self.reach - 1) - queries
-            back = turns(shift) / self.scaling.attention_factor  # the queries carry that factor already
+            back = turns(shift)
+            turned = turned_width(self.head_width, self.share) // 2
+            back[:, :turned] /= self.scaling.attention_factor  # the queries carry that factor already
         own = turns(queries)
         return View(mask, own, own if len(keys) == len(queries) else turns(keys), self.interleaved, back=back)
 

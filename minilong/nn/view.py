@@ -70,12 +70,13 @@ class View:
 
 @dataclass(frozen=True, eq=False)
 class Late:
-    """Positions of queries (t,) and keys (s,), or (b, t) and (b, s), and what turns them."""
+    """Positions of queries (t,) and keys (s,), or (b, t) and (b, s), and what turns which share of their components."""
 
     queries: Array
     keys: Array
     scaling: Scaling
     base: float
+    share: float = 1.0
 
 
 def bias_at(bias: DistanceBias, distances: Array) -> Any:

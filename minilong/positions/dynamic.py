@@ -9,6 +9,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator
 from dataclasses import replace
+from functools import partial
 from typing import Any
 
 import numpy as np
@@ -32,23 +33,23 @@ def dynamic_attention(
     base: float = 10000.0,
     interleaved: bool = True,
     mask: Mask | None = None,
+    share: float = 1.0,
 ) -> Any:
     """`kernel` with queries and keys turned for each query's own length, position + 1 (`eq:dynamic-attention`).
 
     q (..., h, t, d) at positions (t,) or (b, t), k and v (..., g, s, d) at key_positions (s,) or (b, s), none of them
     turned yet -> (..., h, t, e). Queries whose frequencies are the same, all those within the context, are computed
-    together, each later one alone: s d operations a query for turning, no more than its scores take.
+    together, each later one alone: s d operations a query for turning, no more than its scores take. share: of the
+    dimensions that are turned.
     """
     lengths = np.maximum(np.asarray(positions) + 1, scaling.context)
     lengths = lengths if scaling.by_length else np.zeros_like(lengths)
     positions, mask, parts = np.asarray(positions), mask or Mask(), []
+    turned = partial(rotary, base=base, interleaved=interleaved, scaling=scaling, share=share)
     for begin, end in _runs(lengths):
         length = lengths[..., begin : begin + 1]
         here = ops.getitem(q, key=(..., slice(begin, end), slice(None)))
-        queries = rotary(
-            here, positions[..., begin:end], base=base, interleaved=interleaved, scaling=scaling, length=length
-        )
-        keys = rotary(k, key_positions, base=base, interleaved=interleaved, scaling=scaling, length=length)
+        queries, keys = turned(here, positions[..., begin:end], length=length), turned(k, key_positions, length=length)
         parts.append(kernel(queries, keys, v, mask=replace(mask, offset=mask.offset + begin)))
     return parts[0] if len(parts) == 1 else ops.concatenate(*parts, axis=-2)
 

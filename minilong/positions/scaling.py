@@ -12,8 +12,10 @@ from typing import Any
 
 import numpy as np
 
-KINDS = ("none", "pi", "ntk", "dynamic", "yarn")
+KINDS = ("none", "pi", "ntk", "dynamic", "yarn", "llama3")
 RAMPS = ("code", "paper")
+LLAMA3 = 1.0, 4.0
+"""Turns within the context up to which Llama 3.1 interpolates a pair, and from which on it keeps it."""
 
 
 @dataclass(frozen=True)
@@ -22,9 +24,10 @@ class Scaling:
 
     kind: none; pi, position interpolation (`eq:position-interpolation`): all pairs alike; ntk (`eq:ntk-scaling`): the
     fastest pair not at all, the slowest by the factor; dynamic (`eq:dynamic-ntk`): NTK by as much as the length at
-    hand needs; yarn (`eq:yarn`): by how often a pair turns within the context. factor: s, the length to reach by the
-    length trained at. context: L, the length trained at (dynamic, yarn). ramp, alpha, beta: YaRN's transition, as in
-    its authors' code, which every published checkpoint uses, or as in their paper. ValueError for what makes no sense.
+    hand needs; yarn (`eq:yarn`): by how often a pair turns within the context; llama3 (`eq:llama3-scaling`): the same
+    with a ramp of its own. factor: s, the length to reach by the length trained at. context: L, the length trained at
+    (dynamic, yarn, llama3). ramp, alpha, beta: YaRN's transition, as in its authors' code, which every published
+    checkpoint uses, or as in their paper. ValueError for what makes no sense.
     """
 
     kind: str = "none"
@@ -41,7 +44,7 @@ class Scaling:
             raise ValueError(f"scaling: the ramp {self.ramp!r} is none of {', '.join(RAMPS)}")
         if not 1.0 <= self.factor < math.inf:
             raise ValueError(f"scaling: the factor is {self.factor}; it must be at least 1")
-        if self.kind in ("dynamic", "yarn") and self.context < 1:
+        if self.kind in ("dynamic", "yarn", "llama3") and self.context < 1:
             raise ValueError(f"scaling: {self.kind} needs the context trained at, and it is {self.context}")
         if not 0 < self.alpha < self.beta:
             raise ValueError(f"scaling: alpha {self.alpha} and beta {self.beta} must be 0 < alpha < beta")
@@ -75,8 +78,8 @@ class Scaling:
             return _stretched(theta, np.asarray(self.factor))
         if self.kind == "dynamic":
             return _stretched(theta, self._growth(length))
-        if self.kind == "yarn":
-            kept = self._kept(theta, dim, base)
+        if self.kind in ("yarn", "llama3"):
+            kept = self._kept(theta, dim, base) if self.kind == "yarn" else self._by_turns(theta, *LLAMA3)
             theta = theta + (1.0 - kept) * (theta / self.factor - theta)
         return theta
 
@@ -89,15 +92,19 @@ class Scaling:
 
     def _kept(self, theta: np.ndarray, dim: int, base: float) -> np.ndarray:
         """The share of each pair's frequency that YaRN keeps: 1 for fast pairs, 0 for slow ones, a ramp between."""
-        if self.ramp == "paper":  # linear in the turns that a pair makes within the context
-            turns = self.context * theta / (2 * math.pi)
-            share: np.ndarray = np.clip((turns - self.alpha) / (self.beta - self.alpha), 0.0, 1.0)
-            return share
+        if self.ramp == "paper":
+            return self._by_turns(theta, self.alpha, self.beta)
         first = max(math.floor(self._pair_of(self.beta, dim, base)), 0)
         last = min(math.ceil(self._pair_of(self.alpha, dim, base)), dim - 1)
         # Where even slow pairs turn beta times, `first` lies beyond the last pair, and all are kept at any width.
         width = max(last - first, 0.001)
         return np.asarray(1.0 - np.clip((np.arange(dim // 2) - first) / width, 0.0, 1.0))
+
+    def _by_turns(self, theta: np.ndarray, slow: float, fast: float) -> np.ndarray:
+        """The same with a ramp that is linear in the turns that a pair makes within the context."""
+        turns = self.context * theta / (2 * math.pi)
+        share: np.ndarray = np.clip((turns - slow) / (fast - slow), 0.0, 1.0)
+        return share
 
     def _pair_of(self, turns: float, dim: int, base: float) -> float:
         """The pair, as a real number, that turns so often within the context."""
