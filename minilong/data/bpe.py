@@ -50,7 +50,7 @@ class BpeTokenizer(Tokenizer):
             initial_alphabet=pre_tokenizers.ByteLevel.alphabet(),
         )
         learner.train_from_iterator((to_utf8(text).decode() for text in texts), trainer)
-        back = {letter: byte for byte, letter in enumerate(_letters())}
+        back = {letter: byte for byte, letter in enumerate(letters())}
         table = _Table()
         for left, right in json.loads(learner.to_str())["model"]["merges"]:
             table.merge(*(table.tokens[bytes(back[letter] for letter in part)] for part in (left, right)))
@@ -84,8 +84,8 @@ class BpeTokenizer(Tokenizer):
         from tokenizers import Tokenizer as Encoder
         from tokenizers import models, pre_tokenizers
 
-        letters = _letters()
-        names = ["".join([letters[byte] for byte in piece]) for piece in self.pieces[FIRST:]]
+        alphabet = letters()
+        names = ["".join([alphabet[byte] for byte in piece]) for piece in self.pieces[FIRST:]]
         vocabulary = {name: token for token, name in enumerate(names)}
         encoder = Encoder(models.BPE(vocab=vocabulary, merges=[(names[a], names[b]) for a, b in self.merges]))
         encoder.pre_tokenizer = pre_tokenizers.ByteLevel(add_prefix_space=False)
@@ -117,7 +117,7 @@ class _Table:
         self.seen.add((left, right))
 
 
-def _letters() -> list[str]:
+def letters() -> list[str]:
     """The visible character by which the library's byte level writes each byte (the alphabet of GPT-2)."""
     visible = {*range(33, 127), *range(161, 173), *range(174, 256)}
     hidden = [byte for byte in range(256) if byte not in visible]

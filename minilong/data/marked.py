@@ -33,6 +33,42 @@ class MarkedTokenizer(Tokenizer):
         """The id of the first mark, which is how many ids the base has."""
         return self.base.size
 
+    @property
+    def pad(self) -> int:
+        return self.base.pad
+
+    @property
+    def bos(self) -> int:
+        return self.base.bos
+
+    @property
+    def eos(self) -> int:
+        return self.base.eos
+
+    @property
+    def separator(self) -> int:
+        return self.base.separator
+
+    @property
+    def mask(self) -> int:
+        return self.first
+
+    @property
+    def ends(self) -> tuple[int, ...]:
+        return self.base.ends
+
+    @property
+    def specials(self) -> tuple[int, ...]:
+        return (*self.base.specials, *range(self.first, self.size))
+
+    @property
+    def prefix(self) -> tuple[int, ...]:
+        return self.base.prefix
+
+    @property
+    def suffix(self) -> tuple[int, ...]:
+        return self.base.suffix
+
     @cached_property
     def pieces(self) -> tuple[bytes, ...]:
         return (*self.base.pieces, *[b""] * self.marks)

@@ -12,6 +12,7 @@ from numpy.typing import NDArray
 
 from minilong.data.bpe import BpeTokenizer
 from minilong.data.marked import MarkedTokenizer
+from minilong.data.pretrained import PretrainedTokenizer
 from minilong.data.vocabulary import (
     FIRST,
     SPECIALS,
@@ -30,10 +31,13 @@ __all__ = [
     "ByteTokenizer",
     "CharTokenizer",
     "Ids",
+    "PretrainedTokenizer",
     "StreamDecoder",
     "Tokenizer",
     "tokenizer_from_dict",
 ]
+
+KINDS = ("byte", "char", "bpe", "marked", "pretrained")
 
 
 @dataclass(frozen=True)
@@ -139,8 +143,10 @@ def tokenizer_from_dict(data: object, source: str = "the tokenizer file") -> Tok
         if kind == "marked":
             base, marks = take_fields(rest, {"base": dict, "marks": int}, source)
             return MarkedTokenizer(tokenizer_from_dict(base, source), marks)  # type: ignore[arg-type]
+        if kind == "pretrained":
+            return PretrainedTokenizer.from_dict(rest, source)
     except UserError as error:
         text = str(error)
         raise UserError(text if text.startswith(source) else f"{source}: {text}") from None
-    hint = did_you_mean(kind, ["byte", "char", "bpe", "marked"]) if isinstance(kind, str) else ""
-    raise UserError(f"{source} has the kind {kind!r}{hint}; minilong knows byte, char, bpe, marked")
+    hint = did_you_mean(kind, KINDS) if isinstance(kind, str) else ""
+    raise UserError(f"{source} has the kind {kind!r}{hint}; minilong knows {', '.join(KINDS)}")
