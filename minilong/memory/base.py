@@ -13,11 +13,16 @@ pieces: that is the law of all memories (`minilong/audit/laws/memories.py`).
 
 Rows are a tuple of arrays with the batch axis first and the time axis at -2: keys and values (b, g, t, d) of a cache,
 or the inputs (b, t, width) of a layer for segment recurrence. What they mean is the caller's affair.
+
+A memory that chooses by attention (`scored`) wants the queries of each piece as well, after it was read:
+
+        state = memory.heed(state, q, scale)
 """
 
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import Any, Protocol, TypeAlias
 
@@ -36,7 +41,7 @@ class Card:
     """What a memory can do, for a reader who chooses one."""
 
     exact: bool
-    """A query sees the very rows that `allowed` admits, not a summary of them."""
+    """A query sees the very rows that `allowed` admits: all of them, and no summaries."""
     beyond_window: bool
     """One layer sees more, sinks aside, than its own window or segment."""
     constant_memory: bool
@@ -95,12 +100,14 @@ class Memory(ABC):
     def visible(self, seen: int, t: int) -> Array:
         """Positions of what `read` gives after writing `t` rows to a state that had seen `seen`, increasing.
 
-        int64; float64 where a slot stands for a block of rows: the block's centre.
+        int64; float64 where a slot stands for a block of rows: the block's centre; NaN where the heads keep different
+        rows, so that no position is that of all.
         """
 
     @abstractmethod
     def allowed(self, n: int) -> Array:
-        """(n, n) booleans: whether row i of one pass over n sees row j, be it as part of a summary. The definition."""
+        """(n, n) booleans: whether row i of one pass over n sees row j, be it as part of a summary. The definition;
+        of a memory that chooses by attention, whether it may."""
 
     @abstractmethod
     def held(self, seen: int, t: int) -> int:
@@ -118,13 +125,46 @@ class Memory(ABC):
         """How many rows can be written at once; None: any number. A longer piece is cut there."""
         return None
 
+    @property
+    def scored(self) -> bool:
+        """Whether what is kept depends on attention, so that `heed` must follow each `read`."""
+        return False
+
+    @property
+    def in_parts(self) -> bool:
+        """Whether `parts` gives less at a time than `read`, and so takes less memory."""
+        return False
+
+    @property
+    def endless(self) -> bool:
+        """Whether a text may go on for ever: in constant memory, at distances that do not grow."""
+        return self.card.constant_memory
+
+    def prompted(self, length: int) -> Memory:
+        """The memory for a stream that begins with a prompt of so many rows. Most do not care."""
+        return self
+
+    def heed(self, state: Any, q: Array, scale: float) -> Any:
+        """The state after the queries (b, h, t, d) of the rows just written, times `scale`, have met what `read` gave.
+
+        Keys are rows[0] (b, g, s, d), each for h / g queries; what `read` gave must not be used any more.
+        """
+        return state
+
+    def parts(self, state: Any) -> Iterator[Rows]:
+        """What `read` gives, in the same order, in parts that need not be in memory at the same time."""
+        yield self.read(state)
+
     def bytes(self, state: Any) -> int:
         """Bytes that the state holds, the views that `read` gave included."""
         return sum(x.nbytes for x in arrays(state))
 
-    def predicted_bytes(self, seen: int, t: int, row_bytes: int) -> int:
+    def predicted_bytes(
+        self, seen: int, t: int, row_bytes: int, *, head: int = 64, shared: int = 1, itemsize: int = 4
+    ) -> int:
         """What `bytes` is after that write: a row takes `row_bytes` (batch included) in all arrays together
-        (`eq:memory-rows`)."""
+        (`eq:memory-rows`). For caches that hold more than rows, or rows in few bits (`eq:compressed-cache-bytes`):
+        components of a head, query heads of a key head, and bytes of a component."""
         return self.held(seen, t) * row_bytes
 
 

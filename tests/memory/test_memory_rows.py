@@ -212,11 +212,12 @@ def test_a_segment_memory_frees_what_it_forgets(memory: Memory) -> None:
 
 
 def test_cards_say_what_each_memory_can_do() -> None:
-    assert list(CARDS) == ["full", "window", "window and sinks", "segments", "compressive"]
+    chosen = ["heavy hitters", "snapkv", "quantised"]
+    assert list(CARDS) == ["full", "window", "window and sinks", "segments", "compressive", *chosen]
     for name, card in CARDS.items():
-        assert card.constant_memory == (name != "full")
-        assert card.beyond_window == (name in ("full", "segments", "compressive"))
-        assert card.exact == (name != "compressive")
+        assert card.constant_memory == (name not in ("full", "snapkv", "quantised"))
+        assert card.beyond_window == (name in ("full", "segments", "compressive", *chosen))
+        assert card.exact == (name not in ("compressive", *chosen))
         assert card.trainable_through == (name in ("full", "window", "window and sinks"))
         assert card.about.endswith(".")
     assert not Segments(4, 0).card.beyond_window
