@@ -1,196 +1,175 @@
-"""Word and document vectors beside gensim's, on one corpus, in one process: `python bench/gensim_beside.py [--help]`.
+"""Word and document vectors beside gensim's, on one corpus, in one process: `python -m bench.gensim_beside [--help]`.
 
-Needs the extra `bench` (gensim), whose test data hold the default corpus (106 articles of Wikipedia), the word pairs
-(WordSim-353) and the documents of Lee et al. 2005 with people's judgements. Both sides get the same lists of words, the
-same settings and the same seeds in turn, on one thread unless --threads says otherwise. gensim takes words, minilong
-the numbers of them: making these is timed, too.
+Needs the extra `bench` (gensim), whose test data hold articles of Wikipedia, the word pairs (WordSim-353) and the
+documents of Lee et al. 2005 with people's judgements. Both sides get the same lists of words, the same settings and the
+same seeds in turn, on one thread unless a line says otherwise. gensim takes words, minilong the numbers of them: making
+these is timed, too.
 """
 
 from __future__ import annotations
 
-import bz2
-import io
+import itertools
 import os
-import statistics
-import time
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from pathlib import Path
 from typing import Any
 
 import click
 import numpy as np
-from scipy.stats import spearmanr
 from threadpoolctl import threadpool_limits
 
+from bench.gensim_documents import DOCUMENT_CASES, chapters, compare_documents, lee
+from bench.gensim_side import Speed, best, head, row, score, timed
+from bench.gensim_texts import words_of
+from bench.glove_reference import reference
 from minilong.embeddings.cooccurrence import count_pairs
 from minilong.embeddings.descent import Settings
 from minilong.embeddings.glove import GloveSettings, train_glove
 from minilong.embeddings.models import train_vectors
-from minilong.embeddings.pairs import agreement
-from minilong.embeddings.vectors import Vectors, normalised
+from minilong.embeddings.vectors import Vectors
 from minilong.text.corpus import WordCorpus, read_corpus
-from minilong.text.pieces import units
-from minilong.text.sentences import sentences_of
-from minilong.text.words import tokenizer
 
-WIKIPEDIA = "enwiki-latest-pages-articles1.xml-p000000010p000030302-shortened.bz2"
-WORD_CASES = {
+Words = list[list[str]]
+OWN = Settings(size=1, batch=1024, shared=5)
+"""Drawn words that no other centre shares, as many as there are negatives: nearer to the paper, and slower."""
+WORD_CASES: dict[str, tuple[dict[str, Any] | None, Settings]] = {
     "skip-gram, negatives": ({"sg": 1}, Settings()),
-    "skip-gram, tree": ({"sg": 1, "hs": 1, "negative": 0}, Settings(negatives=0)),
+    "skip-gram, not shared": (None, OWN),
     "cbow, negatives": ({"sg": 0}, Settings(method="cbow", lr=0.075)),
+    "skip-gram, tree": ({"sg": 1, "hs": 1, "negative": 0}, Settings(negatives=0)),
+    "cbow, tree": ({"sg": 0, "hs": 1, "negative": 0}, Settings(method="cbow", negatives=0, lr=0.075)),
 }
-"""What gensim is told, and what minilong; all else is the same on both sides."""
-
-DOCUMENT_CASES = {
-    "dbow": ({"dm": 0}, Settings(method="dbow")),
-    "dm, mean": ({"dm": 1, "dm_mean": 1}, Settings(method="dm", lr=0.075)),
-    "dm, concatenation": ({"dm": 1, "dm_concat": 1}, Settings(method="dm-concat")),
-}
+"""What gensim is told (nothing: it is not asked again), and what minilong; all else is the same on both sides."""
+CASES = (*WORD_CASES, "speed", "glove", *DOCUMENT_CASES)
+PROBES = ("king", "france", "water", "computer")
 
 
-def wikipedia() -> Iterator[str]:
-    """Sentences of the whole articles in gensim's test data."""
-    from gensim.corpora.wikicorpus import extract_pages, filter_wiki
-    from gensim.test.utils import datapath
+def gensim_model(sentences: Words, seed: int, **settings: Any) -> Any:
+    """gensim's Word2Vec with its vocabulary, untrained."""
+    from gensim.models import Word2Vec
 
-    pages = extract_pages(io.BytesIO(bz2.decompress(Path(datapath(WIKIPEDIA)).read_bytes())), ("0",))
-    for _, text, _ in pages:
-        if not text.lower().startswith("#redirect"):
-            yield from sentences_of([filter_wiki(text)])
-
-
-def timed(work: Callable[[], Any], words: float) -> tuple[Any, tuple[float, float]]:
-    """A result, and words a second of the clock and of processor time: on a shared machine the second is steadier."""
-    clock, processor = time.perf_counter(), time.process_time()
-    found = work()
-    return found, (words / (time.perf_counter() - clock), words / (time.process_time() - processor))
-
-
-def row(name: str, side: str, scores: Sequence[float], speeds: Sequence[tuple[float, float]]) -> None:
-    """A line of the table: the mean score with the range over seeds, and the median speeds."""
-    spread = f"{min(scores):.3f} to {max(scores):.3f}"
-    clock, processor = median(speeds)
-    click.echo(f"{name:22} {side:10} {statistics.fmean(scores):7.3f}  {spread:16} {clock:10,.0f} {processor:10,.0f}")
-
-
-def median(speeds: Sequence[tuple[float, float]]) -> tuple[float, float]:
-    """Of both speeds."""
-    return statistics.median(s for s, _ in speeds), statistics.median(s for _, s in speeds)
-
-
-def score(words: Sequence[str], matrix: np.ndarray, pairs: str) -> float:
-    """Spearman's correlation over word pairs."""
-    return agreement(Vectors(tuple(words), np.asarray(matrix, np.float32)), pairs).spearman
+    model = Word2Vec(vector_size=100, window=5, min_count=5, workers=1, seed=seed, **settings)
+    model.build_vocab(sentences)
+    return model
 
 
 def compare_words(
-    name: str, sentences: list[list[str]], corpus: WordCorpus, pairs: str, seeds: int, epochs: int, threads: int
+    name: str, sentences: Words, corpus: WordCorpus, pairs: Sequence[str], seeds: int, epochs: int
 ) -> None:
-    """One case of word vectors on both sides."""
-    from gensim.models import Word2Vec
-
+    """One case of word vectors on both sides: scores on each file of pairs, and neighbours with the last seed."""
     theirs, ours = WORD_CASES[name]
-    their_scores, their_speed, our_scores, our_speed = [], [], [], []
+    found: dict[str, tuple[list[list[float]], list[Speed]]] = {}
+    words = epochs * corpus.tokens
+    last: dict[str, Vectors] = {}
     for seed in range(1, seeds + 1):
-        model = Word2Vec(vector_size=100, window=5, min_count=5, workers=threads, seed=seed, epochs=epochs, **theirs)
-        model.build_vocab(sentences)
-        words = epochs * corpus.tokens
-        _, speed = timed(partial(model.train, sentences, total_examples=model.corpus_count, epochs=epochs), words)
-        their_scores.append(score(model.wv.index_to_key, model.wv.vectors, pairs))
-        their_speed.append(speed)
-        settings = replace(ours, seed=seed, epochs=epochs)
-        found, speed = timed(partial(train_vectors, corpus, settings, threads=threads), words)
-        our_scores.append(score(corpus.vocabulary.words, found.tables["words"], pairs))
-        our_speed.append(speed)
-    row(name, "gensim", their_scores, their_speed)
-    row(name, "minilong", our_scores, our_speed)
-    clock, processor = (a / b for a, b in zip(median(our_speed), median(their_speed), strict=True))
-    click.echo(f"{'':22} {'of gensim':10} {'':25} {clock:10.2f} {processor:10.2f}")
+        made: dict[str, tuple[Vectors, Speed]] = {}
+        if theirs is not None:
+            model = gensim_model(sentences, seed, **theirs)
+            _, speed = timed(partial(model.train, sentences, total_examples=model.corpus_count, epochs=epochs), words)
+            made["gensim"] = Vectors(tuple(model.wv.index_to_key), model.wv.vectors), speed
+        trained, speed = timed(partial(train_vectors, corpus, replace(ours, seed=seed, epochs=epochs)), words)
+        made["minilong"] = Vectors(corpus.vocabulary.words, trained.tables["words"]), speed
+        for side, (vectors, speed) in made.items():
+            scores, speeds = found.setdefault(side, ([], []))
+            scores.append([score(vectors.words, vectors.matrix, path) for path in pairs])
+            speeds.append(speed)
+            last[side] = vectors
+        click.echo(f"{name}: {seed} of {seeds} seeds", err=True)
+    for side, (scores, speeds) in found.items():
+        for k, path in enumerate(pairs):
+            row(name if k == 0 else f"  {os.path.basename(path)}", side, [s[k] for s in scores], speeds)
+    for side, vectors in last.items():
+        near = "; ".join(f"{w}: {', '.join(n for n, _ in vectors.nearest(w, 4))}" for w in PROBES if w in vectors)
+        click.echo(f"{'':26} {side:16} {near}")
 
 
-def glove(corpus: WordCorpus, pairs: str, seeds: int) -> None:
-    """GloVe, which gensim has not."""
+def speed_in_turns(sentences: Words, rounds: int) -> None:
+    """Skip-gram with negatives, an epoch of a stretch of the corpus: gensim and minilong take turns."""
+    some, total = [], 0
+    for sentence in sentences:
+        some.append(sentence)
+        total += len(sentence)
+        if total > 600_000:
+            break
+    corpus = read_corpus(some, 5)
+    sides: dict[str, list[Speed]] = {}
+    for _ in range(rounds):
+        model = gensim_model(some, 1, sg=1)
+        works = {"gensim": partial(model.train, some, total_examples=model.corpus_count, epochs=1)}
+        for label, settings, threads in (
+            ("minilong", Settings(), 1), ("  2 threads", Settings(), 2), ("  not shared", OWN, 1),
+        ):  # fmt: skip
+            works[label] = partial(train_vectors, corpus, replace(settings, epochs=1), threads=threads)
+        for label, work in works.items():
+            sides.setdefault(label, []).append(timed(work, corpus.tokens)[1])
+    click.echo(f"speed of skip-gram with negatives, {corpus.tokens:,} words, best of {rounds} turns")
+    theirs = best(sides["gensim"])
+    for label, speeds in sides.items():
+        clock, processor = best(speeds)
+        ratios = f"{clock / theirs[0]:.2f} of gensim by the clock, {processor / theirs[1]:.2f} by processor time"
+        click.echo(f"{label:26} {clock:10,.0f} words/s, {processor:10,.0f} a CPU second: {ratios}")
+
+
+def glove(corpus: WordCorpus, pairs: Sequence[str], seeds: int, epochs: int) -> None:
+    """GloVe, which gensim has not, beside the paper's algorithm pair by pair in double precision."""
     counts, (speed, _) = timed(partial(count_pairs, corpus, 10), corpus.tokens)
-    click.echo(f"GloVe: {len(counts):,} pairs counted at {speed:,.0f} words/s; below, speeds are in pairs/s")
-    scores, speeds = [], []
+    click.echo(f"GloVe: {len(counts):,} pairs counted at {speed:,.0f} words/s; {epochs} epochs, speeds in pairs/s")
+    found: dict[str, tuple[list[np.ndarray], list[Speed]]] = {"reference": ([], []), "minilong": ([], [])}
     for seed in range(1, seeds + 1):
-        settings = GloveSettings(seed=seed)
-        found, both = timed(partial(train_glove, counts, settings), settings.epochs * len(counts))
-        scores.append(score(corpus.vocabulary.words, found.vectors, pairs))
-        speeds.append(both)
-    row("GloVe", "minilong", scores, speeds)
-
-
-def compare_documents(name: str, seeds: int) -> None:
-    """One case of document vectors on both sides: Lee's 50 documents, inferred, against people's judgements."""
-    from gensim.models.doc2vec import Doc2Vec, TaggedDocument
-    from gensim.test.utils import datapath
-
-    cut = tokenizer()
-    background, documents = (
-        [cut(line) for line in Path(datapath(file)).read_text("latin-1").split("\n") if line.strip()]
-        for file in ("lee_background.cor", "lee.cor")
-    )
-    judged = np.loadtxt(datapath("similarities0-1.txt"))
-    above = np.triu_indices(len(documents), 1)
-
-    def judge(vectors: np.ndarray) -> float:
-        unit = normalised(np.asarray(vectors))
-        return float(spearmanr((unit @ unit.T)[above], judged[above]).statistic)
-
-    theirs, ours = DOCUMENT_CASES[name]
-    corpus = read_corpus(background, 2)
-    their_scores, their_speed, our_scores, our_speed = [], [], [], []
-    for seed in range(1, seeds + 1):
-        model = Doc2Vec(vector_size=50, window=5, min_count=2, epochs=40, seed=seed, workers=1, **theirs)
-        tagged = [TaggedDocument(text, [k]) for k, text in enumerate(background)]
-        model.build_vocab(tagged)
-        words = 40 * corpus.tokens
-        _, speed = timed(partial(model.train, tagged, total_examples=model.corpus_count, epochs=40), words)
-        their_speed.append(speed)
-        their_scores.append(judge(np.stack([model.infer_vector(text, epochs=50) for text in documents])))
-        settings = replace(ours, width=50, epochs=40, seed=seed)
-        found, speed = timed(partial(train_vectors, corpus, settings), words)
-        our_speed.append(speed)
-        our_scores.append(judge(found.infer(documents, epochs=50, seed=seed)))
-    row(name, "gensim", their_scores, their_speed)
-    row(name, "minilong", our_scores, our_speed)
+        work: dict[str, Callable[[], Any]] = {
+            "reference": partial(reference, counts, 100, epochs, seed),
+            "minilong": lambda seed=seed: train_glove(counts, GloveSettings(seed=seed, epochs=epochs)).vectors,
+        }
+        for side, run in work.items():
+            vectors, both = timed(run, epochs * len(counts))
+            found[side][0].append(vectors)
+            found[side][1].append(both)
+    for side, path in itertools.product(found, pairs):
+        scores = [score(corpus.vocabulary.words, vectors, path) for vectors in found[side][0]]
+        row("GloVe" if path == pairs[0] else f"  {os.path.basename(path)}", side, scores, found[side][1])
 
 
 @click.command()
-@click.option(
-    "--text", multiple=True, help="Files with a sentence a line [Wikipedia in gensim's test data, and Jane Austen]."
-)
-@click.option("--pairs", help="Word pairs with judgements [WordSim-353].")
+@click.option("--text", multiple=True, help="Files with a sentence a line [Wikipedia of gensim, and the novels].")
+@click.option("--dictionaries", is_flag=True, help="Add two dictionaries of Debian's (17 MB by apt-get).")
+@click.option("--pairs", multiple=True, help="Word pairs with judgements [WordSim-353 and SimLex-999].")
 @click.option("--seeds", type=click.IntRange(1), default=3, show_default=True)
-@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True)
-@click.option("--threads", type=click.IntRange(1, 2), default=1, show_default=True)
-@click.option("--case", type=click.Choice([*WORD_CASES, "glove", *DOCUMENT_CASES]), multiple=True, help="[all]")
+@click.option("--epochs", type=click.IntRange(1), default=5, show_default=True, help="GloVe takes five times as many.")
+@click.option(
+    "--rounds", type=click.IntRange(1), default=5, show_default=True, help="Turns of the comparison of speed."
+)
+@click.option(
+    "--case", type=click.Choice([*WORD_CASES, "speed", "glove", *DOCUMENT_CASES]), multiple=True, help="[all]"
+)
 def main(
-    text: tuple[str, ...], pairs: str | None, seeds: int, epochs: int, threads: int, case: tuple[str, ...]
-) -> None:
+    text: tuple[str, ...], dictionaries: bool, pairs: tuple[str, ...], seeds: int, epochs: int, rounds: int,
+    case: tuple[str, ...],
+) -> None:  # fmt: skip
     """Train on both sides and print scores (Spearman; mean and range over seeds) and words a second."""
     from gensim.test.utils import datapath
 
-    cut, named = tokenizer(), ("pride_and_prejudice", "persuasion")
-    found = units(text, "line") if text else (s for source in (wikipedia(), units(named)) for s in source)
-    sentences = [words for words in map(cut, found) if words]
+    sentences = words_of(text, dictionaries=dictionaries)
     corpus, (speed, _) = timed(partial(read_corpus, sentences, 5), sum(map(len, sentences)))
     load = ", ".join(f"{x:.1f}" for x in os.getloadavg())
-    click.echo(f"{corpus.tokens:,} words of {len(corpus.vocabulary):,}, numbered at {speed:,.0f} words/s; load {load}")
-    click.echo(f"{'':22} {'':10} {'score':>7}  {'seeds':16} {'words/s':>10} {'of a CPU':>10}")
-    chosen = case or (*WORD_CASES, "glove", *DOCUMENT_CASES)
-    judged = pairs or datapath("wordsim353.tsv")
+    click.echo(
+        f"{corpus.tokens:,} words, {len(corpus.vocabulary):,} distinct, numbered at {speed:,.0f} words/s; {epochs} "
+        f"epochs; load {load}"
+    )
+    head()
+    judged = pairs or (datapath("wordsim353.tsv"), datapath("simlex999.txt"))
     with threadpool_limits(1):
-        for name in chosen:
+        for name in case or CASES:
             if name in WORD_CASES:
-                compare_words(name, sentences, corpus, judged, seeds, epochs, threads)
+                compare_words(name, sentences, corpus, judged, seeds, epochs)
+            elif name == "speed":
+                speed_in_turns(sentences, rounds)
             elif name == "glove":
-                glove(corpus, judged, seeds)
+                glove(corpus, judged, seeds, 5 * epochs)
             else:
-                compare_documents(name, seeds)
+                for task in (lee(), chapters()):
+                    compare_documents(name, task, seeds)
+    click.echo(f"load at the end {', '.join(f'{x:.1f}' for x in os.getloadavg())}")
 
 
 if __name__ == "__main__":

@@ -45,6 +45,7 @@ def bert(c: ModelConfig, vocabulary: int) -> Any:
 
 def t5(c: ModelConfig, vocabulary: int) -> Any:
     """`T5ForConditionalGeneration` of this shape, in evaluation."""
+    c = c.resolved()
     config = transformers.T5Config(
         vocab_size=vocabulary,
         d_model=c.width,
@@ -89,6 +90,7 @@ def bert_places(c: ModelConfig) -> dict[str, Place]:
 
 def t5_places(c: ModelConfig) -> dict[str, Place]:
     """Our field path -> theirs."""
+    c = c.resolved()
     found = {"input.tokens.table": Place("shared.weight", times=math.sqrt(c.width))}
     for stack in ("encoder", "decoder"):
         bias = f"{stack}.block.0.layer.0.SelfAttention.relative_attention_bias.weight"

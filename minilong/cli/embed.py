@@ -12,7 +12,8 @@ from typing import TYPE_CHECKING, Any
 
 import click
 
-from minilong.cli.embed_ask import analogy, export, nearest, plot, sentences, similarity
+from minilong.cli.embed_ask import analogy, export, nearest, plot, similarity
+from minilong.cli.embed_sentences import command as sentences
 from minilong.cli.output import count, duration, finite, from_command_line, size
 from minilong.errors import UserError
 

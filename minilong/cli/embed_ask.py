@@ -1,4 +1,4 @@
-"""The commands that ask trained vectors: neighbours, analogies, agreement with people, sentences, a picture, export."""
+"""The commands that ask trained vectors: neighbours, analogies, agreement with people, a picture, export."""
 
 from __future__ import annotations
 
@@ -9,11 +9,10 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
-from minilong.cli.output import console, plain_table, stdin_lines
+from minilong.cli.output import console, plain_table
 from minilong.errors import UserError
 
 if TYPE_CHECKING:
-    from minilong.embeddings.store import Stored
     from minilong.embeddings.vectors import Vectors
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -127,58 +126,6 @@ def similarity(vectors: Path, file: str, as_json: bool) -> None:
             f"spearman {found.spearman:.3f} over {found.pairs} pairs; "
             f"{found.missing} of {total} ({100 * found.missing / total:.0f}%) have a word that is not in the vocabulary"
         )
-
-
-@click.command()
-@_folder
-@click.argument("text")
-@click.option("--query", help="Show the sentences nearest to this one.")
-@click.option("--seed", type=int, default=1, show_default=True, help="Of the inference of doc2vec.")
-@_count
-def sentences(vectors: Path, text: str, query: str | None, seed: int, count: int) -> None:
-    """Vectors of the sentences of TEXT (a file, a shipped text, or - for lines of standard input).
-
-    With --query the nearest sentences are shown, else each is printed with its vector, a JSON object a line. A sentence
-    is the mean of its words' unit vectors; with Doc2Vec its vector is inferred.
-
-    \b
-    Examples:
-      minilong embed sentences vectors book.txt --query "They danced all night."
-      minilong embed sentences vectors book.txt > sentences.jsonl
-    """
-    from minilong.embeddings.store import load
-    from minilong.embeddings.vectors import normalised
-    from minilong.text.pieces import units
-
-    stored = load(vectors)
-    found = list(dict.fromkeys(stdin_lines() if text == "-" else units([text])))
-    matrix = normalised(_sentence_vectors(stored, found if query is None else [*found, query], seed))
-    if query is None:
-        for sentence, row in zip(found, matrix.tolist(), strict=True):
-            click.echo(json.dumps({"sentence": sentence, "vector": row}, ensure_ascii=False))
-        return
-    if not matrix[-1].any():
-        raise UserError("the query has no word of the vocabulary; ask with other words")
-    cosines = matrix[:-1] @ matrix[-1]
-    for row in (-cosines).argsort(kind="stable")[:count].tolist():
-        click.echo(f"{cosines[row]:.3f}  {' '.join(found[row].split())}")
-
-
-def _sentence_vectors(stored: Stored, texts: list[str], seed: int) -> Any:
-    """Vectors (n, d) of sentences: inferred with Doc2Vec, means of word vectors else."""
-    import numpy as np
-
-    from minilong.text.words import stop_words, tokenizer
-
-    languages = json.loads(stored.about.get("option stop_words", "[]"))
-    words = tokenizer(
-        lower=not json.loads(stored.about.get("option keep_case", "false")),
-        stop=[word for language in languages for word in stop_words(language)],
-    )
-    cut = [words(text) for text in texts]
-    if stored.model is not None:
-        return stored.model.infer(cut, seed=seed)
-    return np.stack([stored.vectors.mean(of) for of in cut]) if cut else np.zeros((0, 1), np.float32)
 
 
 @click.command()

@@ -30,6 +30,7 @@ STEPS = 100
 """Steps of an epoch, at least, where there are words enough."""
 INTERVAL = 0.5
 """Seconds between two reports."""
+DIVERGED = "the training diverged: the loss is no longer a finite number; take a lower --lr"
 
 
 @dataclass(frozen=True)
@@ -101,9 +102,11 @@ def descend(
                 shown = now
                 loss, count = method.loss(tables, some, drawn, output)
                 if not np.isfinite(loss):
-                    raise Diverged("the loss is no longer a finite number; take a lower --lr")
+                    raise Diverged(DIVERGED)
                 report(Progress(done, total, loss / max(count, 1.0), now - begin))
             _step(method, tables, some, drawn, output, lr, settings.cap, learned)
+    if not all(np.isfinite(tables[name]).all() for name in learned):
+        raise Diverged(DIVERGED)
     report(Progress(total, total, float("nan"), time.perf_counter() - begin))
 
 

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilong.embeddings.cooccurrence import Cooccurrence
+from minilong.embeddings.descent import DIVERGED
 from minilong.embeddings.models import start_vectors
 from minilong.embeddings.rows import RowGradient, sum_rows
 from minilong.errors import Diverged, UserError
@@ -102,8 +103,10 @@ def train_glove(
             if report is not None and (now - shown > 0.5 or done == total):
                 shown, mean = now, float(np.mean(loss))
                 if not np.isfinite(mean):
-                    raise Diverged("the loss is no longer a finite number; take a lower --lr")
+                    raise Diverged(DIVERGED)
                 report(done, total, mean, now - begin)
+    if not np.isfinite(found.vectors).all():
+        raise Diverged(DIVERGED)
     return found
 
 

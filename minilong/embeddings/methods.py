@@ -6,6 +6,7 @@ and of `outputs` (what the predictions are compared with).
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from typing import ClassVar, Protocol
 
@@ -65,16 +66,16 @@ class SkipGram:
         return width
 
 
-class _Hidden:
+class _Hidden(ABC):
     """Methods that make one vector for each centre, and predict with that."""
 
+    @abstractmethod
     def hidden(self, tables: Tables, blocks: Blocks) -> tuple[np.ndarray, np.ndarray]:
         """Vectors (b, c, e), and which centres have one (b, c)."""
-        raise NotImplementedError
 
+    @abstractmethod
     def back(self, dh: np.ndarray, mass: np.ndarray, blocks: Blocks) -> dict[str, RowGradient]:
         """Gradients of rows from the cotangent of the vectors and the mass of each."""
-        raise NotImplementedError
 
     def gradients(self, tables: Tables, blocks: Blocks, drawn: np.ndarray, output: Output) -> dict[str, RowGradient]:
         """As in `Method`."""

@@ -43,6 +43,11 @@ def check_free(folder: Path) -> None:
     """UserError where the folder cannot be made, so that this is known before hours of training."""
     if folder.exists() and not (folder.is_dir() and not any(folder.iterdir())):
         raise UserError(f"{str(folder)!r} exists already; give another --out, or remove it")
+    above = next(path for path in folder.absolute().parents if path.exists())
+    if not above.is_dir():
+        raise UserError(f"{str(folder)!r} would lie in {str(above)!r}, which is no folder; give another --out")
+    if not os.access(above, os.W_OK | os.X_OK):
+        raise UserError(f"{str(above)!r} may not be written to; give another --out")
 
 
 def save(folder: Path, arrays: Mapping[str, np.ndarray], vocabulary: WordCounts, about: Mapping[str, str]) -> None:

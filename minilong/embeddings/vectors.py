@@ -1,8 +1,8 @@
-"""Trained vectors and what is asked of them: neighbours, analogies, vectors of sentences."""
+"""Trained vectors and what is asked of them: neighbours and analogies."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterable
 from dataclasses import dataclass
 from functools import cached_property
 
@@ -66,13 +66,6 @@ class Vectors:
         count = min(count, int(np.count_nonzero(cosines > -np.inf)))
         order = np.argsort(-cosines, kind="stable")[:count]
         return [(self.words[row], float(cosines[row])) for row in order]
-
-    def mean(self, words: Sequence[str]) -> np.ndarray:
-        """The mean (d,) of the unit vectors of the known ones among some words, at length 1; zero if none is known."""
-        rows = [self.index[word] for word in words if word in self.index]
-        if not rows:
-            return np.zeros(self.matrix.shape[1], np.float32)
-        return normalised(self.unit[rows].mean(axis=0))
 
 
 def normalised(x: np.ndarray) -> np.ndarray:

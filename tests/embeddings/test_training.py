@@ -94,6 +94,13 @@ def test_a_diverging_run_ends_in_one_line(corpus: WordCorpus) -> None:
         train_vectors(corpus, changed(lr=1e30, epochs=400))
 
 
+def test_a_run_that_diverges_between_two_reports_gives_no_vectors(corpus: WordCorpus) -> None:
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="lower --lr"):
+        train_vectors(corpus, changed(lr=1e30, epochs=1))
+    with np.errstate(all="ignore"), pytest.raises(Diverged, match="lower --lr"):
+        train_glove(count_pairs(corpus, 5), GloveSettings(width=6, epochs=2, lr=1e30))
+
+
 def test_one_word_is_no_vocabulary() -> None:
     with pytest.raises(UserError, match="one word only"):
         train_vectors(read_corpus([["a", "a"]], 1), SMALL)

@@ -15,6 +15,7 @@ from minilong.embeddings.descent import Settings
 from minilong.embeddings.models import train_vectors
 from minilong.embeddings.pairs import agreement, answer
 from minilong.embeddings.plot import picture
+from minilong.embeddings.pooling import pool_words
 from minilong.embeddings.text_format import read_text_vectors, write_text
 from minilong.embeddings.vectors import Vectors
 from minilong.errors import UserError
@@ -35,9 +36,10 @@ def test_neighbours_and_analogies() -> None:
 
 
 def test_the_mean_of_a_sentence() -> None:
-    mean = ROYAL.mean(["man", "woman", "unheard"])
-    assert mean == pytest.approx(np.array([0.5**0.5, 0.5**0.5, 0]))
-    assert not ROYAL.mean(["unheard"]).any()
+    mean, largest = (pool_words(ROYAL.unit, [np.array([0, 1]), np.zeros(0, int)], how) for how in ("mean", "max"))
+    assert mean[0] == pytest.approx(np.array([0.5**0.5, 0.5**0.5, 0]))
+    assert largest[0] == pytest.approx(np.array([0.5**0.5, 0.5**0.5, 0]))
+    assert not mean[1].any()
 
 
 def test_agreement_with_a_file_of_pairs(tmp_path: Path) -> None:
@@ -142,6 +144,19 @@ def test_a_folder_comes_back(tmp_path: Path) -> None:
     assert found.model is None
     with pytest.raises(UserError, match="exists already"):
         store.save(tmp_path / "v", {"vectors": matrix}, WORDS, {})
+
+
+def test_a_place_that_cannot_be_written_is_known_before_training(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "file").write_text("")
+    with pytest.raises(UserError, match="file', which is no folder"):
+        store.check_free(tmp_path / "file" / "deep" / "v")
+    store.check_free(tmp_path / "new" / "v")
+    assert not (tmp_path / "new").exists()
+    monkeypatch.setattr("os.access", lambda path, mode: False)
+    with pytest.raises(UserError, match="may not be written to"):
+        store.check_free(tmp_path / "v")
 
 
 @pytest.mark.parametrize("method", ["dbow", "dm", "dm-concat"])

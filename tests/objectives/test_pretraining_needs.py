@@ -23,6 +23,7 @@ from minilong.train.source import open_source
 
 @st.composite
 def encoders(draw: st.DrawFn) -> ModelConfig:
+    output = draw(st.sampled_from(OUTPUTS))
     return ModelConfig(
         kind="encoder",
         layers=draw(st.integers(1, 2)),
@@ -30,10 +31,10 @@ def encoders(draw: st.DrawFn) -> ModelConfig:
         heads=2,
         context=9,
         normalization=draw(st.sampled_from(NORMALIZATIONS)),
-        tied=draw(st.booleans()),
+        tied=output == "none" or draw(st.booleans()),
         types=draw(st.integers(0, 3)),
         input=draw(st.sampled_from(INPUTS)),
-        output=draw(st.sampled_from(OUTPUTS)),
+        output=output,
         pooler=draw(st.booleans()),
     )
 
