@@ -105,6 +105,19 @@ def targets_in_chunks(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any
     return some | {"chunk": [None, 1, 2, 3][rng.integers(4)], "denominator": [None, 5.0][rng.integers(2)]}
 
 
+def constant_layer(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
+    """`weight` (d, n), and sometimes `bias` (n), of a layer that does not learn, for rows (..., d)."""
+    n = int(rng.integers(1, 5))
+    weight = rng.uniform(-1.5, 1.5, (shapes[0][-1], n))
+    return {"weight": weight, "bias": [None, rng.uniform(-1.5, 1.5, n)][rng.integers(2)]}
+
+
+def projection_and_targets(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
+    """The same with `targets`, and how many rows are taken at a time."""
+    layer = constant_layer(rng, shapes)
+    return layer | targets_in_chunks(rng, (shapes[0], layer["weight"].shape))
+
+
 def kept(rng: np.random.Generator, shapes: Shapes) -> dict[str, Any]:
     """`keep`: zeros and a scale, as dropout has it."""
     return {"keep": (rng.random(shapes[0]) < 0.7) / 0.7}

@@ -56,6 +56,31 @@ def affine_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
     return product(xp, rows, w.T).reshape(x.shape), product(xp, fold(x).T, rows), column_sums(xp, rows)
 
 
+def constant_linear_definition(x: Any, *, weight: Array, bias: Array | None = None) -> Any:
+    """x W, or x W + b."""
+    y = ops.matmul(x, weight)
+    return y if bias is None else y + bias
+
+
+@primitive(
+    eq="eq:constant-linear",
+    shapes="(t,k)->(t,n)",
+    domain=WIDE,
+    ref=constant_linear_definition,
+    bilinear=True,
+    draw=draws.constant_layer,
+)
+def constant_linear(xp: Any, x: Array, *, weight: Array, bias: Array | None = None) -> Array:
+    """x W or x W + b with weights that do not learn: nothing of x is kept, and no product is spent on their gradient"""
+    return product(xp, fold(x), weight, bias).reshape(*x.shape[:-1], weight.shape[-1])
+
+
+@constant_linear.vjp
+def constant_linear_vjp(g: Array, *, weight: Array) -> tuple[Array, ...]:
+    y = product(array_module(g), fold(g), weight.T)
+    return (y.reshape(*g.shape[:-1], weight.shape[0]),)
+
+
 def embedding_definition(table: Any, *, indices: Array) -> Any:
     """table[indices]."""
     return ops.getitem(table, key=indices)

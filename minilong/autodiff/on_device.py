@@ -9,12 +9,14 @@ from typing import Any
 
 from minilong.autodiff import activations, fused, projected
 from minilong.autodiff.activations import Kept
-from minilong.autodiff.device import is_half, on_device
+from minilong.autodiff.device import on_device
 from minilong.autodiff.linear import affine as plain_affine
+from minilong.autodiff.linear import constant_linear as plain_constant
 from minilong.autodiff.linear import embedding as plain_embedding
 from minilong.autodiff.linear import fold
 from minilong.autodiff.linear import linear as plain_linear
 from minilong.autodiff.linear import rotate as plain_rotate
+from minilong.autodiff.loss_on_device import accumulated, loss_factor, projected_loss
 from minilong.backend import Array, array_module, workspace
 from minilong.backend.kernels import activation as activation_kernels
 from minilong.backend.kernels import cross_entropy as loss_kernels
@@ -149,18 +151,28 @@ def affine_vjp(g: Array, x: Array, w: Array) -> tuple[Array, ...]:
     return matmul(xp, rows, w.T).reshape(x.shape), _weights(xp, fold(x), rows), _column_sums(xp, rows)
 
 
+@on_device(plain_constant)
+def constant_linear(xp: Any, x: Array, *, weight: Array, bias: Array | None = None) -> Array:
+    """x W or x W + b with weights that do not learn"""
+    y = matmul(xp, fold(x), weight)
+    if bias is not None:
+        y += bias
+    return y.reshape(*x.shape[:-1], weight.shape[-1])
+
+
+@constant_linear.vjp
+def constant_linear_vjp(g: Array, *, weight: Array) -> tuple[Array, ...]:
+    return (matmul(array_module(g), fold(g), weight.T).reshape(*g.shape[:-1], weight.shape[0]),)
+
+
 def _weights(xp: Any, x: Array, g: Array) -> Array:
     """x^T g in the type in which weights are accumulated."""
-    return matmul(xp, x.T, g, out=workspace(xp, (x.shape[1], g.shape[1]), _accumulated(xp, g)))
+    return matmul(xp, x.T, g, out=workspace(xp, (x.shape[1], g.shape[1]), accumulated(xp, g)))
 
 
 def _column_sums(xp: Any, g: Array) -> Array:
-    out = workspace(xp, (1, g.shape[1]), _accumulated(xp, g))
+    out = workspace(xp, (1, g.shape[1]), accumulated(xp, g))
     return matmul(xp, xp.ones((1, g.shape[0]), g.dtype), g, out=out)[0]
-
-
-def _accumulated(xp: Any, g: Array) -> Any:
-    return xp.float32 if is_half(g) else g.dtype
 
 
 @on_device(plain_embedding)
@@ -195,7 +207,7 @@ def cross_entropy(
 ) -> tuple[Any, ...]:
     """mean negative log-likelihood (nats); a target that is no class makes it NaN"""
     losses, lse = loss_kernels.cross_entropy(xp, fold(logits), targets.reshape(-1), ignore_index)
-    factor = _factor(xp, targets, ignore_index, denominator, losses.dtype)
+    factor = loss_factor(xp, targets, ignore_index, denominator, losses.dtype)
     return loss_kernels.total(xp, losses, 1.0) * factor, lse, factor
 
 
@@ -208,12 +220,6 @@ def cross_entropy_vjp(
     factor = g.astype(factor.dtype) * factor
     loss_kernels.cross_entropy_gradient(xp, rows, targets.reshape(-1), lse, factor, ignore_index, out)
     return (out.reshape(logits.shape),)
-
-
-def _factor(xp: Any, targets: Array, ignore_index: int, denominator: Any, dtype: Any) -> Array:
-    """1 / (number of tokens that count), on the device: nobody waits for it. A denominator may be there as well."""
-    count = xp.maximum((targets != ignore_index).sum(), 1) if denominator is None else denominator
-    return (xp.ones((), dtype) / count).astype(dtype)
 
 
 @on_device(projected.linear_cross_entropy, aux=("hidden_gradient", "weight_gradient"))
@@ -242,64 +248,22 @@ def affine_cross_entropy_vjp(
     return _scaled(g, hidden_gradient, weight_gradient, bias_gradient)
 
 
+@on_device(projected.constant_cross_entropy, aux=("hidden_gradient",))
+def constant_cross_entropy(
+    xp: Any, hidden: Array, *, weight: Array, bias: Array | None = None, **keywords: Any
+) -> tuple[Any, ...]:
+    """`cross_entropy` of the logits of an output layer that does not learn, some rows at a time"""
+    loss, gradients = projected_loss(xp, hidden, weight, bias, differentiate=True, constant=True, **keywords)
+    return loss, gradients[0]
+
+
+@constant_cross_entropy.vjp
+def constant_cross_entropy_vjp(g: Any, hidden_gradient: Array) -> tuple[Array, ...]:
+    return _scaled(g, hidden_gradient)
+
+
 def _scaled(g: Array, *gradients: Array) -> tuple[Array, ...]:
     """The gradients times the loss's cotangent, which is 1 as a rule: but to ask the device would be to wait for it."""
     for x in gradients:
         x *= g.astype(x.dtype)
     return gradients
-
-
-LOGITS = 1 << 28
-"""Logits that exist at a time, about: large products keep a GPU busy, and a gigabyte is little beside its memory."""
-
-
-def projected_loss(
-    xp: Any,
-    hidden: Array,
-    weight: Array,
-    bias: Array | None,
-    *,
-    targets: Array,
-    ignore_index: int = fused.IGNORE,
-    denominator: float | None = None,
-    chunk: int | None = None,
-    differentiate: bool,
-) -> tuple[Any, tuple[Any, ...]]:
-    """The loss (float32), and its gradients for hidden, weight and bias: rows that are ignored are computed as well,
-    since how many there are is not known without waiting for the device."""
-    width, classes = weight.shape
-    if targets.shape != hidden.shape[:-1]:
-        raise ValueError(f"targets have shape {targets.shape} and need {hidden.shape[:-1]}")
-    rows, flat = fold(hidden), targets.reshape(-1)
-    size = max(1, min(chunk or max(1024, LOGITS // classes), len(rows)))
-    wide = _accumulated(xp, hidden)
-    losses = workspace(xp, (len(rows),), wide)
-    factor = _factor(xp, flat, ignore_index, denominator, wide)
-    gradients: Any = (None, None, None)
-    if differentiate:
-        tied = weight.flags.f_contiguous and not weight.flags.c_contiguous
-        for_weight = xp.zeros((classes, width), wide).T if tied else xp.zeros((width, classes), wide)
-        for_bias = None if bias is None else xp.zeros((1, classes), wide)
-        gradients = (workspace(xp, rows.shape, rows.dtype), for_weight, for_bias)
-    for begin in range(0, len(rows), size):
-        x, target = rows[begin : begin + size], flat[begin : begin + size]
-        z = matmul(xp, x, weight)
-        if bias is not None:
-            z += bias
-        losses[begin : begin + size], lse = loss_kernels.cross_entropy(xp, z, target, ignore_index)
-        if not differentiate:
-            continue
-        for_hidden, for_weight, for_bias = gradients
-        loss_kernels.cross_entropy_gradient(xp, z, target, lse, factor, ignore_index, z)
-        for_hidden[begin : begin + size] = matmul(xp, z, weight.T)
-        if for_weight.flags.c_contiguous:
-            matmul(xp, x.T, z, out=for_weight, add=True)
-        else:  # the layout of a table
-            matmul(xp, z.T, x, out=for_weight.T, add=True)
-        if for_bias is not None:
-            matmul(xp, xp.ones((1, len(z)), z.dtype), z, out=for_bias, add=True)
-    loss = loss_kernels.total(xp, losses, 1.0) * factor
-    if not differentiate:
-        return loss, gradients
-    for_hidden, for_weight, for_bias = gradients
-    return loss, (for_hidden.reshape(hidden.shape), for_weight, None if for_bias is None else for_bias[0])

@@ -130,6 +130,56 @@ def affine_cross_entropy_vjp(
     return _scaled(g, hidden_gradient, weight_gradient, bias_gradient)
 
 
+def constant_cross_entropy_definition(
+    hidden: Any,
+    *,
+    weight: Array,
+    bias: Array | None = None,
+    targets: Array,
+    ignore_index: int = IGNORE,
+    denominator: float | None = None,
+    chunk: int | None = None,
+) -> Any:
+    """Cross-entropy of the logits hidden W (+ b); `chunk` changes nothing."""
+    logits = ops.matmul(hidden, weight)
+    logits = logits if bias is None else logits + bias
+    return cross_entropy_definition(logits, targets=targets, ignore_index=ignore_index, denominator=denominator)
+
+
+@primitive(
+    eq="eq:constant-cross-entropy",
+    shapes="(t,d)->()",
+    domain=real(-1.5, 1.5),
+    aux=("hidden_gradient",),
+    ref=constant_cross_entropy_definition,
+    draw=draws.projection_and_targets,
+)
+def constant_cross_entropy(
+    xp: Any,
+    hidden: Array,
+    *,
+    weight: Array,
+    bias: Array | None = None,
+    targets: Array,
+    ignore_index: int = IGNORE,
+    denominator: float | None = None,
+    chunk: int | None = None,
+) -> tuple[Any, ...]:
+    """`linear_cross_entropy` or `affine_cross_entropy` with an output layer that does not learn
+
+    The gradient of the weight, a product as large as the logits' own, is never computed.
+    """
+    loss, gradients = _sweep(
+        xp, hidden, weight, bias, targets, ignore_index, denominator, chunk, differentiate=True, constant=True
+    )
+    return loss, gradients[0]
+
+
+@constant_cross_entropy.vjp
+def constant_cross_entropy_vjp(g: Any, hidden_gradient: Array) -> tuple[Array, ...]:
+    return _scaled(g, hidden_gradient)
+
+
 def token_loss(
     hidden: Any,
     weight: Any,
@@ -142,15 +192,19 @@ def token_loss(
 ) -> Any:
     """Mean negative log-likelihood (nats) of targets (...) for hidden (..., d), weight (d, classes), bias (classes).
 
-    `eq:linear-cross-entropy` or `eq:affine-cross-entropy`; without their gradients where nothing is traced.
+    `eq:linear-cross-entropy` or `eq:affine-cross-entropy`; without their gradients where nothing is traced, and without
+    those of an output layer that is constant (`eq:constant-cross-entropy`).
     """
     inputs = (hidden, weight) if bias is None else (hidden, weight, bias)
+    if isinstance(hidden, Tensor) and not any(isinstance(x, Tensor) for x in (weight, bias)):
+        options = {"ignore_index": ignore_index, "denominator": denominator, "chunk": chunk}
+        return constant_cross_entropy(hidden, weight=weight, bias=bias, targets=targets, **options)
     if any(isinstance(x, Tensor) for x in inputs):
         loss: Callable[..., Any] = linear_cross_entropy if bias is None else affine_cross_entropy
         return loss(*inputs, targets=targets, ignore_index=ignore_index, denominator=denominator, chunk=chunk)
     xp = array_module(*inputs)
     if xp is not np:
-        from minilong.autodiff.on_device import projected_loss
+        from minilong.autodiff.loss_on_device import projected_loss
 
         options = {"targets": targets, "ignore_index": ignore_index, "denominator": denominator, "chunk": chunk}
         return projected_loss(xp, hidden, weight, bias, differentiate=False, **options)[0]
@@ -173,11 +227,13 @@ def _sweep(
     chunk: int | None,
     *,
     differentiate: bool,
+    constant: bool = False,
 ) -> tuple[Any, tuple[Any, ...]]:
     """The loss, and its gradients for hidden, weight and bias: one pass over the rows, in chunks.
 
-    Rows that are ignored are not computed at all. With e = exp(z - max z) and s = sum e, a row's gradient for its
-    logits z is (e - s onehot) / (s N): the factor is left to the narrow side of both products.
+    constant: of hidden only, None for the others. Rows that are ignored are not computed at all. With
+    e = exp(z - max z) and s = sum e, a row's gradient for its logits z is (e - s onehot) / (s N): the factor is left to
+    the narrow side of both products.
     """
     (width, classes), dtype = weight.shape, xp.result_type(hidden, weight)
     index, count = _counted(xp, hidden, targets, classes, ignore_index, denominator)
@@ -186,7 +242,7 @@ def _sweep(
     size = max(1, min(chunk or chunk_rows(classes), len(index)))
     losses = workspace(xp, (len(index),), dtype)
     memory = workspace(xp, (size, classes), dtype)
-    gradients: Any = _room(xp, rows, weight, bias, dtype) if differentiate else (None, None, None)
+    gradients: Any = _room(xp, rows, weight, bias, dtype, constant) if differentiate else (None, None, None)
     for begin in range(0, len(index), size):
         end = min(begin + size, len(index))
         here = slice(begin, end) if dense else index[begin:end]
@@ -221,8 +277,12 @@ def _counted(
     return index, max(float(index.size), 1.0) if denominator is None else float(denominator)
 
 
-def _room(xp: Any, rows: Array, weight: Array, bias: Array | None, dtype: Any) -> tuple[Array, Array, Array | None]:
+def _room(
+    xp: Any, rows: Array, weight: Array, bias: Array | None, dtype: Any, constant: bool
+) -> tuple[Array, Array | None, Array | None]:
     """Zeros for the gradients; the weight's in its own layout, since it is added to the table's other gradient."""
+    if constant:
+        return xp.zeros(rows.shape, dtype), None, None
     tied = weight.flags.f_contiguous and not weight.flags.c_contiguous
     like = xp.zeros(weight.shape[::-1], dtype).T if tied else xp.zeros(weight.shape, dtype)
     return xp.zeros(rows.shape, dtype), like, None if bias is None else xp.zeros(bias.shape, dtype)
@@ -237,6 +297,8 @@ def _add_up(
     """
     for_hidden, for_weight, for_bias = gradients
     for_hidden[here] = (z @ weight.T) * factor
+    if for_weight is None:
+        return
     weighed = x * factor
     if first:
         xp.matmul(weighed.T, z, out=for_weight)

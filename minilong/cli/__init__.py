@@ -12,11 +12,16 @@ from minilong.errors import did_you_mean
 COMMANDS = {
     "train": "Train a model on a text, or on a generated task.",
     "generate": "Continue a prompt with a trained language model.",
+    "chat": "Talk with a language model.",
     "evaluate": "Measure a model on a text, or on questions, that it has not seen.",
     "translate": "Translate sentences with a trained encoder-decoder.",
     "fill": "Fill the blanks of a text with a trained model.",
+    "open": "Make a run of a pretrained model.",
+    "save": "Write a run as a folder that transformers opens.",
+    "finetune": "Go on training a model on a text, by adapters or as a whole.",
     "embed": "Train vectors of words or documents, and ask them.",
     "info": "Show presets, a run, or what a model would need.",
+    "trace": "Show every intermediate of one forward pass, or compare it.",
     "ledger": "Predict and measure the memory of a training step.",
     "bench": "Time minilong beside its peers; compare schemes and memories.",
     "audit": "Check equations, code and laws; or a function of your own.",
@@ -89,7 +94,7 @@ def main() -> None:
     \b
     Exit codes:
       0    done
-      1    the training diverged: its loss or a gradient was not finite; or the audit found a hole
+      1    the training diverged: its loss or a gradient was not finite; or the audit found a hole, or a trace differs
       2    something in the command, the input or the machine prevents it; one line says what
       130  interrupted; a training run was saved before
     """

@@ -12,9 +12,10 @@ from typing import TYPE_CHECKING
 import click
 
 from minilong.cli.device import device_options, open_device
+from minilong.cli.memory import memory_options, remembered
 from minilong.cli.output import console, from_command_line, plain_table, read_stdin
+from minilong.cli.shared import rope_options, weights_option
 from minilong.errors import UserError
-from minilong.models.config import SCALINGS
 from minilong.train.config import RECALL_TASKS
 
 if TYPE_CHECKING:
@@ -66,15 +67,9 @@ def _numbers(written: str | None, least: int, most: int, what: str) -> tuple[int
     "--depth", "depths", callback=_percent, metavar="PERCENT", help="Where passkeys stand, such as 0,50,100 [anywhere]."
 )
 @click.option("--samples", type=click.IntRange(1, 100_000), default=64, show_default=True, help="Questions of a task.")
-@click.option("--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond the context.")
-@click.option("--rope-factor", type=click.FloatRange(min=1), help="How many times further; the context grows with it.")
-@click.option(
-    "--weights",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Weights of the best validation, or of the last step.",
-)
+@rope_options
+@memory_options
+@weights_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 @click.pass_context
@@ -91,6 +86,11 @@ def command(
     samples: int,
     rope_scaling: str | None,
     rope_factor: float | None,
+    memory: str | None,
+    window: int | None,
+    sinks: int | None,
+    budget: int | None,
+    cache_bits: str | None,
     weights: str,
     device: str,
     gpu_memory: str | None,
@@ -110,6 +110,7 @@ def command(
       minilong evaluate runs/book-1
       minilong evaluate runs/book-1 --stride 32
       minilong evaluate runs/book-1 persuasion --context 512 --per-position --plot positions.png
+      minilong evaluate runs/book-1 --context 512 --memory h2o --budget 64
       minilong evaluate runs/mqar-1 --context 64,128,256
       minilong evaluate runs/passkey-1 --context 128,256 --depth 0,25,50,75,100
       minilong evaluate runs/book-1 other.txt --json
@@ -135,6 +136,9 @@ def command(
     if task not in ("lm", "passkey") and text is not None:
         raise UserError(f"task {task!r} generates its questions, but the text {text!r} is given; leave it out")
     loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor).on(where)
+    kept = remembered(loaded, memory, window, sinks, budget, cache_bits)
+    if memory == "snapkv" and task == "lm":
+        raise UserError("--memory snapkv chooses at the end of a prompt, and a text has none; give --task passkey")
     content = _content(loaded, text) if task in ("lm", "passkey") else None
     if content is not None and task == "lm":
         if len(contexts) > 1:
@@ -146,6 +150,7 @@ def command(
                 stride=stride,
                 context=contexts[0] if contexts else None,
                 per_position=per_position or plot is not None,
+                memory=kept,
                 report=report,
             )
         if plot is not None:
@@ -163,6 +168,7 @@ def command(
             depths=[depth / 100 for depth in depths],
             samples=samples,
             text=content,
+            memory=kept,
             report=report,
         )
     if as_json:

@@ -11,6 +11,7 @@ import click
 
 from minilong.cli.device import device_options, open_device
 from minilong.cli.output import console, plain_table, read_stdin
+from minilong.cli.shared import weights_option
 
 if TYPE_CHECKING:
     from minilong.train.fill import Filling
@@ -20,13 +21,7 @@ if TYPE_CHECKING:
 @click.argument("run", type=click.Path(path_type=Path))
 @click.argument("text")
 @click.option("--top", type=click.IntRange(1, 1000), default=5, show_default=True, help="Fillings to show.")
-@click.option(
-    "--weights",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Weights of the best validation, or of the last step.",
-)
+@weights_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object.")
 def command(run: Path, text: str, top: int, weights: str, device: str, gpu_memory: str | None, as_json: bool) -> None:

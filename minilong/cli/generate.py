@@ -7,9 +7,11 @@ from pathlib import Path
 import click
 
 from minilong.cli.device import device_options, open_device
-from minilong.cli.output import finite, read_stdin
+from minilong.cli.memory import memory_options, remembered
+from minilong.cli.output import read_stdin
+from minilong.cli.shared import rope_options, sampling_options, weights_option
 from minilong.errors import UserError
-from minilong.models.config import KERNELS, READING, SCALINGS
+from minilong.models.config import KERNELS
 
 
 @click.command(name="generate", short_help="Continue a prompt with a trained language model.")
@@ -22,38 +24,10 @@ from minilong.models.config import KERNELS, READING, SCALINGS
     help="Text to continue; - reads standard input [none]. Several are continued together.",
 )
 @click.option("--length", type=click.IntRange(min=1), default=500, show_default=True, help="Tokens to generate.")
-@click.option(
-    "--temperature",
-    type=click.FloatRange(min=0),
-    callback=finite,
-    default=0.8,
-    show_default=True,
-    help="Divides the logits: 0 takes the likeliest token, 1 samples as learnt.",
-)
-@click.option(
-    "--top-k", type=click.IntRange(min=0), default=0, show_default=True, help="Choose among the K likeliest (0 = all)."
-)
-@click.option(
-    "--top-p",
-    type=click.FloatRange(min=0, max=1, min_open=True),
-    callback=finite,
-    default=1.0,
-    show_default=True,
-    help="Choose among the likeliest that together reach probability P.",
-)
-@click.option("--seed", type=int, default=0, show_default=True, help="The same seed gives the same text.")
-@click.option(
-    "--weights",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Weights of the best validation, or of the last step.",
-)
-@click.option("--memory", type=click.Choice(READING), help="What the model remembers of the text [model].")
-@click.option("--window", type=click.IntRange(min=1), metavar="TOKENS", help="Keys that stay [context - sinks].")
-@click.option("--sinks", type=click.IntRange(min=0), metavar="TOKENS", help="First keys that stay as well [4].")
-@click.option("--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond the context.")
-@click.option("--rope-factor", type=click.FloatRange(min=1), help="How many times further; the context grows with it.")
+@sampling_options(temperature=0.8, top_p=1.0)
+@weights_option
+@memory_options
+@rope_options
 @device_options
 @click.option("--attention", type=click.Choice(KERNELS), help="How attention is computed.")
 def command(
@@ -68,6 +42,8 @@ def command(
     memory: str | None,
     window: int | None,
     sinks: int | None,
+    budget: int | None,
+    cache_bits: str | None,
     rope_scaling: str | None,
     rope_factor: float | None,
     device: str,
@@ -85,10 +61,12 @@ def command(
       minilong generate runs/book-1 --prompt "It is a truth"
       minilong generate runs/book-1 --temperature 1 --top-k 40 --seed 3 --length 2000
       minilong generate runs/book-1 --memory window --window 120 --sinks 4 --length 100000
+      minilong generate runs/book-1 --memory h2o --budget 64 --prompt "It was"
+      minilong generate runs/book-1 --cache-bits 4
       minilong generate runs/book-1 --rope-scaling yarn --rope-factor 4 --length 400
       head -c 200 book.txt | minilong generate runs/book-1 --prompt -
     """
-    from minilong.train.adapt import adapt, memory_of
+    from minilong.train.adapt import adapt
     from minilong.train.config import FILLING_TASKS
     from minilong.train.generate import generate, generate_batch
     from minilong.train.loaded import load
@@ -104,7 +82,7 @@ def command(
     starts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts or ("",)]
     loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
     loaded = loaded.on(where)
-    remembered = memory_of(loaded, memory, window=window, sinks=sinks)
+    kept = remembered(loaded, memory, window, sinks, budget, cache_bits)
     if len(starts) > 1:
         texts = generate_batch(
             loaded,
@@ -114,7 +92,7 @@ def command(
             top_k=top_k,
             top_p=top_p,
             seed=seed,
-            memory=remembered,
+            memory=kept,
         )
         for start, text in zip(starts, texts, strict=True):
             click.echo(start + text + "\n")
@@ -128,7 +106,7 @@ def command(
         top_k=top_k,
         top_p=top_p,
         seed=seed,
-        memory=remembered,
+        memory=kept,
     )
     first = next(pieces, "")  # an unknown character in the prompt is reported before anything is printed
     click.echo(start + first, nl=False)

@@ -30,11 +30,12 @@ if TYPE_CHECKING:
     from minilong.train.loop import Outcome
     from minilong.train.session import Session
 
-WITH_RESUME = {"--resume", "--steps", "--quiet", "--dry-run", "--device", "--gpu-memory", "--precision"}
+WITH_RESUME = {"TEXT", "--resume", "--steps", "--quiet", "--dry-run", "--device", "--gpu-memory", "--precision"}
 SAMPLE_LENGTH = 300
 
 
-def _budget(_ctx: click.Context, _option: click.Parameter, written: str | None) -> float | None:
+def budget_option(_ctx: click.Context, _option: click.Parameter, written: str | None) -> float | None:
+    """The seconds of --budget."""
     try:
         return None if written is None else seconds_of(written)
     except ValueError as error:
@@ -47,7 +48,9 @@ def _budget(_ctx: click.Context, _option: click.Parameter, written: str | None) 
 @click.option("--task", type=click.Choice(TASKS), help="What to learn [lm]; each task has its own preset.")
 @click.option("--context", type=int, metavar="TOKENS", help="Tokens that the model sees at once.")
 @click.option("--steps", type=int, help="Updates of the parameters; with --resume, a new total.")
-@click.option("--budget", callback=_budget, metavar="TIME", help="Train for about this time, such as 90s, 5m or 1h.")
+@click.option(
+    "--budget", callback=budget_option, metavar="TIME", help="Train for about this time, such as 90s, 5m or 1h."
+)
 @click.option("--batch", type=int, help="Sequences in one step.")
 @click.option("--lr", type=float, help="Highest learning rate.")
 @click.option("--position", type=click.Choice(POSITIONS), help="Position encoding.")
@@ -121,6 +124,7 @@ def command(
       minilong train book.txt --layers 6 --set dropout=0.1 --dry-run
       minilong train book.txt --context 4096 --batch 1 --window 512 --depth checkpoint
       minilong train --resume runs/book-1        go on where it stopped
+      minilong train --resume runs/opened book.txt  go on with a model that was opened
       minilong train --preset medium --device cuda --precision bfloat16
     """
     where = open_device(device, gpu_memory)
@@ -131,9 +135,11 @@ def command(
                 f"--resume goes on with the settings of {resume}, so {refused[0]} cannot be given; leave it out, "
                 f"or start anew with --config {resume / 'config.toml'}"
             )
-        from minilong.train import session as sessions
+        from minilong.train import finetune
 
-        session, folder = sessions.resume(resume, steps=steps, device=where, precision=precision), resume
+        texts = tuple(map(lasting, text))
+        session = finetune.resume(resume, text=texts, steps=steps, device=where, precision=precision)
+        folder = resume
     else:
         options = {
             "data.text": text or None,
@@ -159,7 +165,7 @@ def command(
         }
         given = {key: value for key, value in options.items() if value is not None}
         run = layered(preset=preset, file=config, options=given, assignments=assignments)
-        run = replace_fields(run, data=replace_fields(run.data, text=tuple(map(_lasting, run.data.text))))
+        run = replace_fields(run, data=replace_fields(run.data, text=tuple(map(lasting, run.data.text))))
         if budget is not None and steps is not None:
             raise UserError("--budget derives the number of steps, but --steps gives it; leave out one of the two")
         if replace and out is None:
@@ -262,7 +268,7 @@ def _resume(path: Path) -> str:
     return f"minilong train --resume {shlex.quote(str(path))}"
 
 
-def _lasting(name: str) -> str:
+def lasting(name: str) -> str:
     """A path that exists made absolute, so that the run can be resumed from another folder; other names as they are."""
     return str(Path(name).absolute()) if Path(name).is_file() else name
 

@@ -12,6 +12,7 @@ import click
 
 from minilong.cli.device import device_options, open_device
 from minilong.cli.output import finite, stdin_lines
+from minilong.cli.shared import weights_option
 from minilong.errors import UserError
 
 TOGETHER = 32
@@ -30,13 +31,7 @@ TOGETHER = 32
     help="Exponent that favours longer hypotheses in beam search.",
 )
 @click.option("--max-length", type=click.IntRange(min=1), help="Tokens at most per sentence [what the run allows].")
-@click.option(
-    "--weights",
-    type=click.Choice(["best", "last"]),
-    default="best",
-    show_default=True,
-    help="Weights of the best validation, or of the last step.",
-)
+@weights_option
 @device_options
 @click.option("--json", "as_json", is_flag=True, help="Print one JSON object per sentence.")
 def command(

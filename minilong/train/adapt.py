@@ -7,10 +7,14 @@ from typing import Any
 
 from minilong.attention import KERNELS
 from minilong.errors import UserError
-from minilong.memory import Full, Memory, Segments, Window
+from minilong.memory import Full, HeavyHitters, Memory, Quantised, Segments, SnapKV, Window
 from minilong.models.build import scheme
+from minilong.models.config import ModelConfig
 from minilong.nn.models import LanguageModel
 from minilong.train.loaded import LoadedRun
+
+GROUP = 32
+"""Numbers of a cache in few bits that share a scale."""
 
 
 def adapt(
@@ -65,22 +69,39 @@ def _with_kernel(layer: Any, name: str) -> Any:
 
 
 def memory_of(
-    loaded: LoadedRun, name: str | None = None, *, window: int | None = None, sinks: int | None = None
+    loaded: LoadedRun,
+    name: str | None = None,
+    *,
+    window: int | None = None,
+    sinks: int | None = None,
+    budget: int | None = None,
+    cache_bits: int | None = None,
 ) -> Memory | None:
     """What a model is to remember while it reads, by name; None for what it was built for.
 
     window: keys kept (default: as many as fit into the context beside the sinks); sinks: first tokens kept for ever
-    (default 4). A window or sinks alone mean `window`. UserError for what does not fit together.
+    (default 4). A window or sinks alone mean `window`. budget: rows that h2o and snapkv keep (default: a quarter of the
+    context). cache_bits: bits of each number of a cache's older rows. UserError for what does not fit together.
     """
     config = loaded.config.model
     name = name or ("window" if window is not None or sinks is not None else "model")
-    if name != "window" and (window is not None or sinks is not None):
-        raise UserError(f"--window and --sinks belong to --memory window, not to --memory {name}; leave them out")
+    if window is not None and name != "window":
+        raise UserError(f"--window belongs to --memory window, not to --memory {name}; leave it out")
+    if sinks is not None and name not in ("window", "h2o"):
+        raise UserError(f"--sinks belongs to --memory window or h2o, not to --memory {name}; leave it out")
+    if budget is not None and name not in ("h2o", "snapkv"):
+        raise UserError(f"--budget belongs to --memory h2o or snapkv, not to --memory {name}; leave it out")
     if name in ("window", "xl") and config.position in ("sinusoidal", "cas", "learned"):
         raise UserError(
             f"the run has {config.position} positions, which count from the start of the text and end with the "
             "context; a memory that goes on needs rotary, alibi, t5, xl or none"
         )
+    memory = _chosen(config, name, window, sinks, budget)
+    return memory if cache_bits is None else _in_bits(config, name, memory, cache_bits)
+
+
+def _chosen(config: ModelConfig, name: str, window: int | None, sinks: int | None, budget: int | None) -> Memory | None:
+    """The memory of a name, whose options fit it."""
     if name == "full":
         return Full()
     if name == "xl":
@@ -96,4 +117,38 @@ def memory_of(
         if window < 1 or sinks < 0:
             raise UserError(f"a window of {window} with {sinks} sinks sees nothing; give --window 1 or more")
         return Window(window, sinks)
-    return None
+    return _evicting(config, name, sinks, budget) if name in ("h2o", "snapkv") else None
+
+
+def _evicting(config: ModelConfig, name: str, sinks: int | None, budget: int | None) -> Memory:
+    """A cache that keeps `budget` rows, those that attention chooses among them; other sizes are shares of that."""
+    if config.position in ("alibi", "t5", "xl"):
+        raise UserError(
+            f"--memory {name} keeps other tokens in each head, but {config.position} positions add to each score by "
+            "its distance; choose --memory window, or a run with rotary positions"
+        )
+    if config.rope_scaling == "dynamic":
+        raise UserError(
+            f"--memory {name} keeps other tokens in each head, but dynamic scaling turns all keys anew; choose another "
+            "--rope-scaling"
+        )
+    if config.kind != "decoder" or config.memory != "none":
+        raise UserError(f"--memory {name} chooses from a cache, but the run learnt with segments; leave it out")
+    budget = max(2, config.context // 4) if budget is None else budget
+    if name == "snapkv":
+        return SnapKV(budget, window=max(1, min(32, budget // 2)))
+    sinks = min(4, budget // 4) if sinks is None else sinks
+    if sinks >= budget:
+        raise UserError(f"--sinks {sinks} leave nothing of a --budget of {budget}; give fewer, or a larger budget")
+    return HeavyHitters(budget, sinks=sinks, block=max(1, min(64, budget // 4)))
+
+
+def _in_bits(config: ModelConfig, name: str, memory: Memory | None, bits: int) -> Memory:
+    """The same cache with its older rows in few bits."""
+    if memory is None and config.memory == "none":
+        memory = Window(config.window, config.sinks) if config.window else Full()
+    if not isinstance(memory, Full | Window):
+        other = f"--memory {name}" if name != "model" else "the segments that the run learnt with"
+        raise UserError(f"--cache-bits belongs to a full cache or a window, not to {other}; leave it out")
+    recent = GROUP * max(1, min(4, config.context // 256))
+    return Quantised(bits, GROUP, recent, memory if isinstance(memory, Window) else None)

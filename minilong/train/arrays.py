@@ -7,7 +7,9 @@ name the damaged array; that a file is whole is what the manifest of a run prove
 from __future__ import annotations
 
 import json
+import math
 from collections.abc import Mapping
+from typing import Any
 from zlib import crc32
 
 import numpy as np
@@ -65,18 +67,59 @@ def arrays_from_bytes(data: bytes, source: str) -> dict[str, np.ndarray]:
     return arrays
 
 
+def arrays_in(data: memoryview, source: str) -> tuple[dict[str, np.ndarray], dict[str, str]]:
+    """The named arrays of a safetensors file as views of its memory, and its metadata (`arrays_to_bytes`).
+
+    For the files of a run, which its manifest has proved: the arrays are not read, so their own checksums neither.
+    UserError for anything that is not such a file: every array lies inside of it.
+    """
+    size = int.from_bytes(data[:8], "little")
+    bad = f"{source} is not a whole safetensors file"
+    try:
+        header = json.loads(bytes(data[8 : 8 + size])) if size <= len(data) - 8 else None
+        entries = {name: entry for name, entry in header.items() if name != "__metadata__"} if header else None
+        if entries is None:
+            raise ValueError("its header goes beyond its end")
+        arrays = {name: _view(data[8 + size :], entry) for name, entry in entries.items()}
+    except (ValueError, KeyError, TypeError, AttributeError, RecursionError) as error:
+        raise UserError(f"{bad} ({_line(error)}); {_REMEDY}") from error
+    return arrays, _metadata(_header(data, source))
+
+
+def _view(data: memoryview, entry: dict[str, Any]) -> np.ndarray:
+    """One array, in its place. ValueError and the like where it has none."""
+    kind, shape, (start, end) = _KINDS[entry["dtype"]], entry["shape"], entry["data_offsets"]
+    whole = isinstance(shape, list) and all(type(n) is int and n >= 0 for n in (*shape, start, end))
+    if not whole or end > len(data) or end - start != math.prod(shape) * kind.itemsize:
+        raise ValueError("an array lies outside")
+    array: np.ndarray = np.frombuffer(data[start:end], kind).reshape(shape)
+    return array if array.flags.aligned else array.copy()
+
+
+_KINDS = {
+    "BOOL": np.dtype("?"),
+    **{f"{name}{8 * size}": np.dtype(f"<{name.lower()}{size}") for name in "IU" for size in (1, 2, 4, 8)},
+    **{f"F{8 * size}": np.dtype(f"<f{size}") for size in (2, 4, 8)},
+}
+"""NumPy's types by the names of the format: those that `arrays_to_bytes` writes."""
+
+
 def metadata_from_bytes(data: bytes, source: str) -> dict[str, str]:
     """The metadata given to `arrays_to_bytes`; empty for a file of another program. UserError as above."""
     arrays_from_bytes(data, source)
-    metadata = _header(data, source).get("metadata", {})
+    return _metadata(_header(data, source))
+
+
+def _metadata(header: dict[str, object]) -> dict[str, str]:
+    metadata = header.get("metadata", {})
     return {str(k): str(v) for k, v in metadata.items()} if isinstance(metadata, dict) else {}
 
 
-def _header(data: bytes, source: str) -> dict[str, object]:
+def _header(data: bytes | memoryview, source: str) -> dict[str, object]:
     """Our part of the header: empty where there is none. The library has checked the file's frame already."""
     size = int.from_bytes(data[:8], "little")
     try:
-        text = json.loads(data[8 : 8 + size]).get("__metadata__", {}).get(_KEY)
+        text = json.loads(bytes(data[8 : 8 + size])).get("__metadata__", {}).get(_KEY)
         header = {} if text is None else json.loads(text)
         if not isinstance(header, dict):
             raise ValueError("not a table")

@@ -21,7 +21,10 @@ TASKS = (
     "lm", "translate", "copy", "reverse", "mqar", "induction", "selective-copy", "copy-lm", "passkey",
     "mlm", "roberta", "t5",
 )  # fmt: skip
-TOKENIZERS = ("char", "byte", "bpe")
+OPENED_TASKS = ("encode",)
+"""What only a model that was opened is for: an encoder without output layer gives vectors, and is not trained here."""
+
+TOKENIZERS = ("char", "byte", "bpe", "pretrained")
 OPTIMIZERS = ("adamw", "adam")
 SCHEDULES = ("cosine", "linear", "constant")
 PRECISIONS = ("float32", "tf32", "bfloat16", "float16")
@@ -38,6 +41,7 @@ KIND_OF_TASK = {
     "mlm": "encoder",
     "roberta": "encoder",
     "t5": "encoder-decoder",
+    "encode": "encoder",
 }
 RECALL_TASKS = ("mqar", "induction", "selective-copy", "copy-lm", "passkey")
 """Tasks whose rows end in, or hold, answers that a causal model is to find in its context."""
@@ -57,10 +61,13 @@ class DataConfig:
     """What is read. `text` holds paths or names of shipped texts; lengths count tokens and concern pairs only."""
 
     text: tuple[str, ...] = setting((), "files or shipped texts; empty for generated tasks")
-    tokenizer: str = setting("char", "characters, bytes or byte-pair encoding", choices=TOKENIZERS)
+    tokenizer: str = setting(
+        "char", "characters, bytes or byte-pair encoding; pretrained: that of the opened model", choices=TOKENIZERS
+    )
     vocabulary: int = setting(4096, "entries of the vocabulary (bpe only)", least=300, most=1_000_000)
     validation: float = setting(0.1, "share of the text, its end, that is held out", above=0, below=1)
     min_length: int = setting(1, "shortest sequence of a generated task, in tokens", least=1)
+    length: int = setting(0, "lm: tokens of a row in training (0 = model.context)", least=0, most=1_000_000_000)
     max_length: int = setting(64, "longest sequence of a pair, in tokens; longer pairs are left out", least=1)
     items: int = setting(
         0, "mqar: pairs, selective-copy: tokens (0 = 8), passkey: numbers (0 = 1)", least=0, most=10_000
@@ -132,7 +139,7 @@ class RunConfig:
     def __post_init__(self) -> None:
         if not isinstance(self.task, str):
             raise UserError(f"task must be a string, but is {show(self.task)}; choose one of {', '.join(TASKS)}")
-        if self.task not in TASKS:
+        if self.task not in KIND_OF_TASK:
             raise UserError(
                 f"task is {show(self.task)}; choose one of {', '.join(TASKS)}{did_you_mean(self.task, TASKS)}"
             )
@@ -141,6 +148,13 @@ class RunConfig:
             raise UserError(
                 f"model.kind is {self.model.kind!r}, but task {self.task!r} needs {kind!r}; set model.kind = {kind!r}"
             )
+        if self.data.length > self.model.context:
+            raise UserError(
+                f"data.length is {self.data.length}, but the model sees model.context = {self.model.context} tokens; "
+                "lower the first, or raise the second"
+            )
+        if self.data.length and self.task != "lm":
+            raise UserError(f"data.length is for task 'lm', but the task is {self.task!r}; leave it out")
         if self.task in TEXTLESS and self.data.text:
             raise UserError(
                 f"task {self.task!r} generates its data, but data.text names {show(self.data.text[0])}; "
@@ -156,6 +170,11 @@ class RunConfig:
                 f"data.max_length is {self.data.max_length}, which with a start mark exceeds model.context "
                 f"{self.model.context}; set model.context = {self.data.max_length + 1}, or lower data.max_length"
             )
+
+    @property
+    def row(self) -> int:
+        """Tokens of a row in training."""
+        return self.data.length or self.model.context
 
     def resolved(self) -> RunConfig:
         """The same run with every value that a zero stands for written out."""
@@ -206,7 +225,7 @@ class RunConfig:
 
 
 RULES: Mapping[str, Rule] = {
-    "task": Rule("what is learnt", choices=TASKS),
+    "task": Rule("what is learnt", choices=(*TASKS, *OPENED_TASKS)),
     **{
         f"{section}.{entry.name}": rule_of(entry)
         for section, kind in (("data", DataConfig), ("model", ModelConfig), ("train", TrainConfig))

@@ -8,7 +8,7 @@ from __future__ import annotations
 from dataclasses import dataclass, replace
 
 from minilong.data.spans import DENSITY, MEAN_SPAN, span_counts
-from minilong.models.config import ModelConfig
+from minilong.models.config import GATED, ModelConfig
 from minilong.positions.t5 import BUCKETS
 from minilong.train.config import RunConfig
 from minilong.train.ledger import FLOAT, Needs, Work, gradient_needs
@@ -79,12 +79,12 @@ def share_needs(config: RunConfig, vocabulary: int, parameters: int) -> Needs:
 
 def length_of(config: RunConfig) -> int:
     """Tokens that a sequence has at most."""
-    return config.model.context if config.task == "t5" else lengths_of(config)[1]
+    return config.row if config.task == "t5" else lengths_of(config)[1]
 
 
 def lengths_of(config: RunConfig) -> tuple[int, int]:
     """Tokens that an encoder's source (0: there is none) and a predicted sequence have at most."""
-    context = config.model.context
+    context = config.row
     if config.task == "t5":
         lost, spans = span_counts(context, DENSITY, MEAN_SPAN)
         return context - lost + spans, lost + spans + 1
@@ -101,12 +101,18 @@ def usual_vocabulary(config: RunConfig) -> int:
 def count_parameters(config: ModelConfig, vocabulary: int) -> int:
     """The number of weights that `models.build` makes."""
     config = config.resolved()
-    width, hidden, kv = config.width, config.feed_forward, config.head_width * config.kv_heads
+    width, hidden = config.width, config.feed_forward
+    heads, kv = config.head_width * config.heads, config.head_width * config.kv_heads
     norm = width * (2 if config.normalization == "layer" else 1)
-    attention = 2 * width * width + 2 * width * kv + (2 * width + 2 * kv if config.bias else 0)
-    matrices = 3 if config.activation == "swiglu" else 2
-    feed_forward = matrices * width * hidden + ((matrices - 1) * hidden + width if config.bias else 0)
-    relative = 2 * width + width * width if config.position == "xl" else 0
+    biases = config.biases if config.bias else ""
+    attention = 2 * width * heads + 2 * width * kv
+    attention += (heads + 2 * kv if biases in ("all", "attention", "qkv") else 0) + (
+        width if biases in ("all", "attention") else 0
+    )
+    matrices = 3 if config.activation in GATED else 2
+    feed_forward = matrices * width * hidden
+    feed_forward += (matrices - 1) * hidden + width if biases in ("all", "feed_forward") else 0
+    relative = 2 * heads + width * heads if config.position == "xl" else 0
     layer = attention + relative + feed_forward + 2 * norm
     final = norm if config.norm == "pre" else 0
     stack = config.layers * layer + final + (BUCKETS * config.heads if config.position == "t5" else 0)

@@ -14,9 +14,11 @@ from minilong.autodiff import log_softmax
 from minilong.backend import to_host
 from minilong.data.batches import IGNORE, LanguageBatch, PackedWindows
 from minilong.errors import UserError
+from minilong.memory import Memory
 from minilong.objectives import causal_loss
 from minilong.train.adapt import adapt
 from minilong.train.loaded import LoadedRun, finite
+from minilong.train.streamed import streamed_losses
 from minilong.train.worker import workers
 
 ROWS, TOKENS = 16, 8192  # of a batch: a long context goes one row at a time
@@ -51,11 +53,13 @@ def evaluate(
     stride: int | None = None,
     context: int | None = None,
     per_position: bool = False,
+    memory: Memory | None = None,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> Evaluation:
     """Measure the model on a text. stride: how far the window advances; by default its length, so that windows do not
     overlap. A smaller stride gives each token at least context - stride tokens before it, and takes longer. context:
-    another window than that of training, such as a longer one (extrapolation). report: (tokens done, tokens of all).
+    another window than that of training, such as a longer one (extrapolation). memory: what the model remembers within
+    a window, which is then read as a stream. report: (tokens done, tokens of all).
     UserError for a text without two tokens, a stride beyond the context, a context that the model cannot read, and a
     model that diverged."""
     loaded = reading(loaded, context)
@@ -70,6 +74,9 @@ def evaluate(
 
     def measure(batch: LanguageBatch) -> tuple[Any, int]:
         """The sum of a batch's losses, or the sums at each position."""
+        if memory is not None:
+            losses = streamed_losses(loaded.model, batch, memory).sum(axis=0)
+            return losses if per_position else float(losses.sum()), batch.tokens
         if per_position:
             return token_losses(loaded.model, batch).sum(axis=0), batch.tokens
         return float(causal_loss(loaded.model, batch)) * batch.tokens, batch.tokens

@@ -15,6 +15,7 @@ from __future__ import annotations
 
 import errno
 import fcntl
+import mmap
 import os
 import weakref
 from collections.abc import Iterable, Mapping
@@ -44,6 +45,9 @@ class Disk:
 
     def read(self, fd: int, size: int, position: int) -> bytes:
         return os.pread(fd, size, position)
+
+    def map(self, fd: int, size: int) -> mmap.mmap:
+        return mmap.mmap(fd, size, access=mmap.ACCESS_COPY)
 
     def write(self, fd: int, data: memoryview, position: int) -> int:
         return os.pwrite(fd, data, position)
@@ -101,6 +105,10 @@ class OpenFile:
             size -= len(part)
             position += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
+
+    def map(self, size: int) -> mmap.mmap:
+        """The first `size` bytes as memory, which may be written to and never changes the file. It outlives this."""
+        return self._disk.map(self._fd, size)
 
     def write(self, data: bytes, position: int = 0) -> None:
         """Write all of `data` at `position`."""

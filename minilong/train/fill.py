@@ -15,7 +15,7 @@ from minilong.backend import beside
 from minilong.data.bpe import BpeTokenizer
 from minilong.data.marked import MarkedTokenizer
 from minilong.data.spans import restore
-from minilong.data.vocabulary import BOS, EOS, FIRST, SEPARATOR, Ids
+from minilong.data.vocabulary import BOS, EOS, FIRST, Ids, Tokenizer
 from minilong.errors import UserError
 from minilong.train.config import FILLING_TASKS
 from minilong.train.loaded import LoadedRun, as_row, finite, ready_to_read
@@ -50,23 +50,25 @@ def fill(loaded: LoadedRun, text: str, top: int = 5) -> Filling:
     of task `t5` of one token or more. UserError for a run of another task, a text without a blank, one that does not
     fit into the context, an unknown character, and for a model whose output is not finite."""
     task, tokenizer = loaded.config.task, loaded.tokenizer
-    if task not in FILLING_TASKS or not isinstance(tokenizer, MarkedTokenizer):
+    if task not in FILLING_TASKS:
         raise UserError(
             f"the run learnt the task {task!r}, which fills no blanks; train one with --task {', '.join(FILLING_TASKS)}"
         )
+    if not isinstance(tokenizer, MarkedTokenizer) and (task == "t5" or tokenizer.mask is None):
+        raise UserError("the run's tokenizer has no mask and no sentinels that minilong knows; choose another run")
     parts = [spaced_part(part) for part in BLANK.split(text)]
     blanks = len(parts) - 1
     if not blanks:
         raise UserError('the text has no blank; write ___ or [MASK] where one is, such as "The ___ sat"')
-    if task == "t5" and blanks > tokenizer.marks:
-        raise UserError(f"the text has {blanks} blanks and the run knows {tokenizer.marks} at once; leave some out")
-    step = 1 if task == "t5" else 0  # sentinels differ from one another, masks do not
-    ids = _encode(tokenizer, parts, step)
-    room = loaded.config.model.context - (0 if task == "t5" else 2)
+    sentinels = tokenizer if isinstance(tokenizer, MarkedTokenizer) and task == "t5" else None
+    if sentinels and blanks > sentinels.marks:
+        raise UserError(f"the text has {blanks} blanks and the run knows {sentinels.marks} at once; leave some out")
+    ids = _encode(tokenizer, parts, sentinels)
+    room = loaded.config.model.context - (0 if sentinels else 2)
     if len(ids) > room:
         raise UserError(f"the text has {len(ids)} tokens and this run reads {room} at once; shorten it")
     with ready_to_read(), np.errstate(all="ignore"):  # `finite` says it in words
-        return _spans(loaded, tokenizer, ids, blanks, top) if task == "t5" else _masks(loaded, tokenizer, ids, top)
+        return _spans(loaded, sentinels, ids, blanks, top) if sentinels else _masks(loaded, tokenizer, ids, top)
 
 
 def spaced_part(part: str) -> str:
@@ -76,28 +78,33 @@ def spaced_part(part: str) -> str:
     return before + inner + behind if inner else before
 
 
-def _encode(tokenizer: MarkedTokenizer, parts: Sequence[str], step: int) -> Ids:
-    """The tokens of the parts with a mark between each two. Byte pairs hold the space before a word, so a mark takes
-    the place of the one before it; and a text begins with one, as most sentences do."""
-    merges = isinstance(tokenizer.base, BpeTokenizer)
+def _encode(tokenizer: Tokenizer, parts: Sequence[str], sentinels: MarkedTokenizer | None) -> Ids:
+    """The tokens of the parts with a mark between each two: the same one, or each time the next of the sentinels. Byte
+    pairs hold the space before a word, so a mark takes the place of the one before it, as in RoBERTa; and of our own
+    runs a text begins with one, as most sentences do."""
+    own = isinstance(tokenizer, MarkedTokenizer) and isinstance(tokenizer.base, BpeTokenizer)
+    takes_space = own or any(control.left for control in tokenizer.controls if control.id == tokenizer.mask)
     found: list[Ids] = []
     for number, part in enumerate(parts):
         if number:
-            found.append(np.array([tokenizer.first + step * (number - 1)], np.int32))
-        if merges:
+            mark = tokenizer.mask if sentinels is None else sentinels.first + number - 1
+            found.append(np.array([mark], np.int32))
+        if takes_space:
             part = part.removesuffix(" ") if number < len(parts) - 1 else part
+        if own:
             part = f" {part}" if not number and part and not part[0].isspace() else part
         found.append(tokenizer.encode(part))
     return np.concatenate(found)
 
 
-def _masks(loaded: LoadedRun, tokenizer: MarkedTokenizer, ids: Ids, top: int) -> Filling:
-    row = np.array([BOS, *ids, SEPARATOR], np.int32)
-    places = np.flatnonzero(row == tokenizer.first)
+def _masks(loaded: LoadedRun, tokenizer: Tokenizer, ids: Ids, top: int) -> Filling:
+    row = np.array([tokenizer.bos, *ids, tokenizer.separator], np.int32)
+    places = np.flatnonzero(row == tokenizer.mask)
     hidden = loaded.model.hidden(as_row(row))
     likely = softmax(finite(loaded.model.logits(hidden[0][beside(hidden, places)])).astype(np.float64))
-    likely[:, :FIRST], likely[:, tokenizer.first :] = 0, 0  # of the whole, and none that is no text
-    order = np.argsort(-likely, axis=1, kind="stable")[:, : min(top, tokenizer.first - FIRST)]
+    specials = np.array(tokenizer.specials)
+    likely[:, specials] = 0  # of the whole, and none that is no text
+    order = np.argsort(-likely, axis=1, kind="stable")[:, : min(top, tokenizer.size - len(specials))]
     candidates = tuple(
         tuple(Candidate((tokenizer.decode([token]),), float(likely[blank, token])) for token in row_order.tolist())
         for blank, row_order in enumerate(order)

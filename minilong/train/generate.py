@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterator, Sequence
+from itertools import takewhile
 
 import numpy as np
 
@@ -30,18 +31,20 @@ def generate(
 
     memory: what the model remembers of the text (`train.reader`). A model that remembers everything sees at most its
     last `context` tokens, and at least half as many. Without a prompt it continues a line break. Special tokens are not
-    drawn.
+    drawn, but for those by which a pretrained model ends its text; there the text ends.
     """
-    tokenizer = _tokenizer(loaded)
-    tokens = as_row(tokenizer.encode(prompt or "\n"))
+    tokenizer = language_tokenizer(loaded)
+    tokens = as_row(_prompt(tokenizer, prompt))
     numbers = Key.of(seed).fold("generate").generator()
-    decoder = tokenizer.stream_decoder()
+    decoder, never = tokenizer.stream_decoder(continues=True), undrawn(tokenizer)
     reader = Reader(loaded.model, memory, length=tokens.shape[1] + length, threads=available_threads())
     with ready_to_read():
         for _ in range(length):
             with np.errstate(all="ignore"):  # `finite` says it in words
                 logits = reader.read(tokens)[0]
-            token = choose(finite(logits), numbers, temperature=temperature, top_k=top_k, top_p=top_p)
+            token = choose(finite(logits), numbers, temperature=temperature, top_k=top_k, top_p=top_p, never=never)
+            if token in tokenizer.ends:
+                break
             tokens = as_row(np.array([token]))
             if piece := decoder.push(token):
                 yield piece
@@ -64,8 +67,9 @@ def generate_batch(
 
     UserError where prompts of several lengths do not fit (see `RaggedReader`).
     """
-    tokenizer = _tokenizer(loaded)
-    encoded = [np.asarray(tokenizer.encode(prompt or "\n"), np.int32) for prompt in prompts]
+    tokenizer = language_tokenizer(loaded)
+    encoded = [_prompt(tokenizer, prompt) for prompt in prompts]
+    never, ended = undrawn(tokenizer), np.zeros(len(prompts), bool)
     numbers = [Key.of(seed).fold("generate").generator() for _ in prompts]
     written: list[list[int]] = [[] for _ in prompts]
     with ready_to_read():
@@ -76,29 +80,55 @@ def generate_batch(
                 with np.errstate(all="ignore"):
                     logits = finite(reader.read(tokens))
                 for row, own, text in zip(logits, numbers, written, strict=True):
-                    text.append(choose(row, own, temperature=temperature, top_k=top_k, top_p=top_p))
+                    text.append(choose(row, own, temperature=temperature, top_k=top_k, top_p=top_p, never=never))
                 tokens = np.array([text[-1:] for text in written], np.int32)
+                ended |= np.isin(tokens[:, 0], tokenizer.ends)
+                if ended.all():
+                    break
         except ValueError as error:
             raise UserError(f"{error}; give the prompts one at a time, or a shorter --length") from error
-    return [tokenizer.decode(text) for text in written]
+    return [_continuation(tokenizer, text) for text in written]
 
 
-def _tokenizer(loaded: LoadedRun) -> Tokenizer:
+def language_tokenizer(loaded: LoadedRun) -> Tokenizer:
     if loaded.config.model.kind != "decoder":
         raise UserError(f"the run learnt the task {loaded.config.task!r}; use `minilong translate`")
     return loaded.tokenizer
 
 
+def _prompt(tokenizer: Tokenizer, prompt: str) -> np.ndarray:
+    return np.array([*tokenizer.prefix, *tokenizer.encode(prompt or "\n")], np.int32)
+
+
+def _continuation(tokenizer: Tokenizer, ids: Sequence[int]) -> str:
+    """The text of ids up to the first that ends it."""
+    decoder = tokenizer.stream_decoder(continues=True)
+    own = takewhile(lambda id: id not in tokenizer.ends, ids)
+    return "".join([*map(decoder.push, own), decoder.flush()])
+
+
+def undrawn(tokenizer: Tokenizer) -> np.ndarray:
+    """Ids that are never drawn: those that stand for no text, and end none."""
+    return np.array([id for id in tokenizer.specials if id not in tokenizer.ends], np.intp)
+
+
 def choose(
-    logits: np.ndarray, numbers: np.random.Generator, *, temperature: float = 1.0, top_k: int = 0, top_p: float = 1.0
+    logits: np.ndarray,
+    numbers: np.random.Generator,
+    *,
+    temperature: float = 1.0,
+    top_k: int = 0,
+    top_p: float = 1.0,
+    never: np.ndarray | range = range(FIRST),
 ) -> int:
     """Draw a token from softmax(logits / temperature) (`eq:sampling`), among the `top_k` likeliest, and among the
-    fewest likeliest that together reach the probability `top_p`. Temperature 0 takes the likeliest."""
+    fewest likeliest that together reach the probability `top_p`. Temperature 0 takes the likeliest. never: ids that are
+    not drawn."""
     scores = np.array(logits, np.float64)
-    scores[:FIRST] = -np.inf
+    scores[never] = -np.inf
     if temperature == 0:
         return int(scores.argmax())
-    order = np.argsort(-scores, kind="stable")[: len(scores) - FIRST]  # rounding may send the draw below to the last
+    order = np.argsort(-scores, kind="stable")[: len(scores) - len(never)]  # rounding may send the draw to the last
     if top_k:
         order = order[:top_k]
     with np.errstate(over="ignore"):  # a tiny temperature: all but the likeliest get probability zero

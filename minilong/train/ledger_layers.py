@@ -21,17 +21,17 @@ from minilong.attention.layout import Layout, extent
 from minilong.attention.mask import Mask
 from minilong.attention.naive import grouped
 from minilong.autodiff.activations import BLOCK
-from minilong.models.config import ModelConfig
+from minilong.models.config import GATED, ModelConfig
 
 FLOAT = 4
 Parts: TypeAlias = "Counter[str]"
 """Bytes by part: attention, products, activations, norms, dropout, positions, depth."""
 
-INSIDE = {"relu": (0, 1), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), "swiglu": (3, 3)}
+INSIDE = {"relu": (0, 1), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), **dict.fromkeys(GATED, (3, 3))}
 """Arrays of the hidden width that an activation keeps beside the input of the last product: alone, and where dropout
 makes that input another array."""
 
-BACKWARD = {"relu": (2.25, 1.25), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), "swiglu": (2, 2)}
+BACKWARD = {"relu": (2.25, 1.25), "silu": (1, 1), "gelu": (1, 1), "gelu_tanh": (1, 1), **dict.fromkeys(GATED, (2, 2))}
 """Arrays of the hidden width that its rule has at work beside what is kept, likewise; the rule of the product after it
 has one, and the gradient of its weights."""
 
@@ -55,38 +55,38 @@ def feed_forward(c: ModelConfig, tokens: int) -> Branch:
         dropout=(stream + hidden) if c.dropout else 0,
     )
     # On the way there an activation also holds its argument, and works in blocks where it finds its derivative as well.
-    forward = 0 if c.activation in ("relu", "swiglu") else hidden + FLOAT * min(BLOCK, tokens * c.feed_forward)
+    forward = 0 if c.activation in ("relu", *GATED) else hidden + FLOAT * min(BLOCK, tokens * c.feed_forward)
     work = max(round(BACKWARD[c.activation][c.dropout > 0] * hidden), hidden + FLOAT * c.width * c.feed_forward)
     return Branch(kept, work, forward)
 
 
 def attention(c: ModelConfig, rows: int, queries: int, keys: int, threads: int = 1, *, own: bool = True) -> Branch:
     """Of attention with its norm; `own`: to the sequence itself, with positions, and to what was before it."""
-    n, m, wide = rows * queries, rows * keys, c.head_width * c.kv_heads
-    stream, name = FLOAT * n * c.width, kernel(c, queries, keys)
-    heads = FLOAT * (n * c.width + 2 * m * wide)
+    n, m, own_wide, wide = rows * queries, rows * keys, c.head_width * c.heads, c.head_width * c.kv_heads
+    stream, inner, name = FLOAT * n * c.width, FLOAT * n * own_wide, kernel(c, queries, keys)
+    heads = inner + FLOAT * 2 * m * wide
     scores = FLOAT * c.heads * queries * keys  # of one row
     mask = rows * queries * keys if own and c.kind == "decoder" else 0  # its booleans: packed documents
     if name == "blockwise":
         kept = heads + FLOAT * n * c.heads
         seen = Mask(causal=own, window=c.window or None if own else None)
-        work = _blocks(c, rows, queries, keys, threads, seen) + 2 * stream + 2 * FLOAT * m * wide
+        work = _blocks(c, rows, queries, keys, threads, seen) + 2 * inner + 2 * FLOAT * m * wide
     elif name == "dense":
         kept = heads + rows * scores
         together = min(rows, max(1, AREA // (c.heads * queries * keys)))
         biased = own and c.position in ("alibi", "t5")  # a bias has a cotangent, and a sum over the rows for it
-        work = (together + 2 * biased) * scores + 2 * stream + 2 * FLOAT * m * c.width
+        work = (together + 2 * biased) * scores + 2 * inner + 2 * FLOAT * m * own_wide
     else:
         if c.kv_heads > 1:  # keys and values are then repeated for all query heads
-            heads = FLOAT * (n + 2 * m) * c.width
+            heads = FLOAT * (n + 2 * m) * own_wide
         kept = heads + 2 * rows * scores + mask
         work = 3 * rows * scores
     if own and c.position == "xl":  # distances projected for each layer, and a table of scores that has a cotangent
-        kept += stream + FLOAT * keys * c.width
+        kept += inner + FLOAT * keys * own_wide
         work += 3 * rows * scores
     parts = Counter(
         attention=kept,
-        products=2 * stream,  # merging the heads' outputs copies nothing
+        products=stream + inner,  # merging the heads' outputs copies nothing
         dropout=stream if c.dropout else 0,
         positions=FLOAT * _angles(c, queries, keys) if own else 0,
     )
@@ -114,7 +114,7 @@ def _angles(c: ModelConfig, queries: int, keys: int) -> int:
     """Numbers that rotary positions keep for each layer: angles as often as there are heads."""
     if c.position != "rotary" or c.rope_layout != "interleaved":
         return 0
-    return queries * c.width + (0 if c.rope_scaling == "dynamic" else keys * c.head_width * c.kv_heads)
+    return queries * c.head_width * c.heads + (0 if c.rope_scaling == "dynamic" else keys * c.head_width * c.kv_heads)
 
 
 def kernel(c: ModelConfig, queries: int, keys: int) -> str:

@@ -12,7 +12,9 @@ import numpy as np
 from minilong.backend import Array, Device, keep_freed_memory, to_host
 from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
+from minilong.nn.lora import merge
 from minilong.train import checkpoint as ck
+from minilong.train.adapters import ADAPTER, BEST_ADAPTER, adapters_of, read_base
 from minilong.train.config import RunConfig
 from minilong.train.run import RunFolder
 from minilong.train.worker import put_model
@@ -34,13 +36,23 @@ class LoadedRun:
         return replace(self, model=put_model(self.model, device))
 
 
-def load(path: Path, weights: str = "best") -> LoadedRun:
-    """Open a run, every file verified. weights: "best" (lowest validation loss, if any was measured) or "last"."""
+def load(path: Path, weights: str = "best", *, decode: bool = False) -> LoadedRun:
+    """Open a run, every file verified. weights: "best" (lowest validation loss, if any was measured) or "last".
+
+    The model's arrays are those of the file, mapped into memory and read when they are used. Of a run of adapters, the
+    model that they adapt with the adapters merged in. decode: low-bit weights as float32.
+    """
     with RunFolder.open(Path(path)) as run:
         config, tokenizer, state = ck.read_config(run), ck.read_tokenizer(run), ck.read_state(run)
-        best = weights == "best" and ck.BEST in run.files
-        _, model, _ = ck.read_model(run, ck.BEST if best else ck.MODEL, config, tokenizer.size)
-        step = state.best_step if best and state.best_step is not None else state.step
+        adapted = ADAPTER in run.files
+        last, best = (ADAPTER, BEST_ADAPTER) if adapted else (ck.MODEL, ck.BEST)
+        file = best if weights == "best" and best in run.files else last
+        step = state.best_step if file == best and state.best_step is not None else state.step
+        if adapted:
+            base = read_base(run)
+            model = merge(base.load(run.path).model, adapters_of(run, file), base.alpha)
+        else:
+            model = ck.open_model(run, file, config, tokenizer.size, decode=decode)
         return LoadedRun(config, model, tokenizer, step, state.data)
 
 

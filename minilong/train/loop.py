@@ -50,6 +50,8 @@ class Outcome:
     accuracy: float | None
     path: Path
     seconds: float
+    first_validation: float | None = None
+    """Of a model that had learnt before: its loss before the first step."""
 
 
 def train_loop(
@@ -88,10 +90,12 @@ class _Loop:
 
     def run(self) -> Outcome:
         s, train, state = self.s, self.s.config.train, self.s.state
-        if state.step == 0:
+        # The loss of a model that has learnt before is measured, and saved, before its first step.
+        first = s.measure_first and state.step == 0 and state.best_step is None
+        if state.step == 0 and not first:
             self.save()
         # A stop may have come in the middle of a validation; it is made up for, so that nothing depends on the stop.
-        pending = state.step > 0 and self.due(train.eval_every) and state.validated_step < state.step
+        pending = first or (state.step > 0 and self.due(train.eval_every) and state.validated_step < state.step)
         interrupted = False
         try:
             while pending or state.step < train.steps:
@@ -196,7 +200,15 @@ class _Loop:
             accuracy=accuracy,
             path=s.path,
             seconds=self.elapsed(),
+            first_validation=self.first_validation(),
         )
+
+    def first_validation(self) -> float | None:
+        """The loss that was measured before the first step, if it was."""
+        if not self.s.measure_first:
+            return None
+        found = [r["validation"] for r in self.folder.metrics() if r["step"] == 0 and "validation" in r]
+        return float(str(found[0])) if found else None
 
 
 def bits_per_character(nats: float | None, characters_per_token: float | None) -> float | None:

@@ -22,7 +22,8 @@ def loss_plot(records: Sequence[dict[str, Any]], characters_per_token: float | N
         return None
     unit = "nats per token" if characters_per_token is None else "bits per character"
     scale = 1.0 if characters_per_token is None else 1 / math.log(2) / characters_per_token
-    steps, losses = [r["step"] for r in records], [r["loss"] * scale for r in records]
+    trained = [r for r in records if r["loss"] is not None]  # there is none before the first step
+    steps, losses = [r["step"] for r in trained], [r["loss"] * scale for r in trained]
     checked = [(r["step"], r["validation"] * scale) for r in records if "validation" in r]
     figure = Figure(figsize=(7, 4), dpi=120, layout="constrained")
     axes = figure.subplots()

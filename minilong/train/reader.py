@@ -45,7 +45,7 @@ class Reader:
             memory = Full(capacity=max(1, min(length, model.context)))
             self.stream = model.start(memory)
         self.memory = memory
-        self.endless = self.stream.memory.card.constant_memory
+        self.endless = self.stream.memory.endless
         self._recent = np.zeros((1, 0), np.int32)
 
     def read(self, tokens: Array) -> np.ndarray:
@@ -57,11 +57,19 @@ class Reader:
         """The same before the output projection, of the last token only: (b, 1, width)."""
         if not self.endless:
             tokens = self._within_context(tokens)
+        if not self.stream.seen:
+            self._begin(tokens.shape[1])
         last = None
         for first in range(0, tokens.shape[1], self.chunk):
             last = self._fit(len(tokens)).extend(tokens[:, first : first + self.chunk], self.stream)
         assert last is not None
         return last[:, -1:]
+
+    def _begin(self, length: int) -> None:
+        """Tell the memory how long the prompt is, where that matters to it."""
+        memory = self.stream.memory.prompted(length)
+        if memory != self.stream.memory:
+            self.stream = self.model.start(memory, self.stream.starts)
 
     def _fit(self, rows: int) -> Any:
         """The model in the form that reads so many texts fastest."""

@@ -13,10 +13,12 @@ from minilong.data.batches import IGNORE, LanguageBatch
 from minilong.data.passkey import Passkey
 from minilong.data.recall import RecallTask
 from minilong.errors import UserError
+from minilong.memory import Memory
 from minilong.train.config import RECALL_TASKS
 from minilong.train.evaluate import reading
 from minilong.train.loaded import LoadedRun, finite
 from minilong.train.source import evaluation_rows, open_recall_task
+from minilong.train.streamed import streamed_hidden
 from minilong.train.worker import workers
 
 CHUNK = 1024  # targets whose logits exist at once
@@ -35,20 +37,26 @@ class Accuracy:
     count: int
 
 
-def task_accuracy(model: Any, batches: Sequence[LanguageBatch], replicas: Any = None) -> Accuracy:
-    """How many answers the likeliest tokens give right. UserError for a model whose output is not finite."""
+def task_accuracy(
+    model: Any, batches: Sequence[LanguageBatch], replicas: Any = None, memory: Memory | None = None
+) -> Accuracy:
+    """How many answers the likeliest tokens give right. memory: what the model remembers of a row, which is then read
+    as a stream. UserError for a model whose output is not finite."""
     if replicas is None:
         with workers(model) as own:
-            return task_accuracy(model, batches, own)
-    parts = replicas.map(lambda batch: _scores(model, batch), batches)
+            return task_accuracy(model, batches, own, memory)
+    parts = replicas.map(lambda batch: _scores(model, batch, memory), batches)
     right, tokens, whole, answers = (max(int(n), 0) for n in np.sum(parts, axis=0))
     return Accuracy(whole / max(1, answers), right / max(1, tokens), answers)
 
 
-def _scores(model: Any, batch: LanguageBatch) -> tuple[int, int, int, int]:
+def _scores(model: Any, batch: LanguageBatch, memory: Memory | None) -> tuple[int, int, int, int]:
     """Right tokens, tokens, right answers, answers of a batch."""
     counted = batch.targets != IGNORE
-    hidden = model.hidden(batch.inputs, segments=batch.segments)
+    if memory is None:
+        hidden = model.hidden(batch.inputs, segments=batch.segments)
+    else:
+        hidden = beside(model.input.tokens.table, streamed_hidden(model, batch, memory))
     hidden = hidden.reshape(-1, hidden.shape[-1])[beside(hidden, np.flatnonzero(counted))]
     likeliest = [finite(model.logits(hidden[i : i + CHUNK])).argmax(axis=-1) for i in range(0, len(hidden), CHUNK)]
     right = np.zeros(counted.shape, bool)
@@ -84,12 +92,14 @@ def evaluate_task(
     depths: Sequence[float] = (),
     samples: int = 64,
     text: str | None = None,
+    memory: Memory | None = None,
     report: Callable[[int, int], None] = lambda done, of: None,
 ) -> TaskResult:
     """Ask a run the held-out rows of a task, in contexts longer and shorter than it was trained on as well.
 
     A run of its own task, or a language model over text the task `passkey`. text: what passkeys are hidden in. depths:
-    shares of the text before the number, for `passkey` only. report: (cells done, cells of all).
+    shares of the text before the number, for `passkey` only. memory: what the run remembers of a row.
+    report: (cells done, cells of all).
     """
     if depths and task != "passkey":
         raise UserError(f"task {task!r} has no depth; leave out --depth, or take --task passkey")
@@ -102,7 +112,7 @@ def evaluate_task(
         for depth in tuple(depths) or (None,):
             row: list[Accuracy] = []
             for model, one in zip(models, tasks, strict=True):
-                row.append(task_accuracy(model, list(_batches(one, depth, samples)), replicas))
+                row.append(task_accuracy(model, list(_batches(one, depth, samples)), replicas, memory))
                 done += 1
                 report(done, len(tasks) * max(1, len(depths)))
             cells.append(tuple(row))

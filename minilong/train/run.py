@@ -10,7 +10,6 @@ import json
 import os
 from collections.abc import Iterator, Mapping
 from contextlib import contextmanager, suppress
-from difflib import get_close_matches
 from pathlib import Path
 from types import TracebackType
 
@@ -19,9 +18,9 @@ from minilong.train import files as fs
 from minilong.train.manifest import Entry, Manifest, ManifestError, is_plain
 from minilong.train.metrics import METRICS, MetricsLog, from_lines, to_line
 from minilong.train.run_errors import as_user_errors, damaged, mend, quoted, reason
+from minilong.train.run_finding import STATE, is_run, require_run
 from minilong.train.snapshot import Snapshot, read_manifest
 
-STATE = "state.json"
 LOCK = ".lock"
 
 
@@ -85,7 +84,7 @@ class RunFolder:
         run = cls(Path(path), disk or fs.Disk())
         try:
             with as_user_errors(f"cannot open the run {run.path}"):
-                _require_run(run.path)
+                require_run(run.path)
                 if write:
                     run._acquire()
                 snapshot = run._latest()
@@ -148,6 +147,21 @@ class RunFolder:
             if not self._manifest.files:
                 raise UserError(f"{self.path} has no {name}; nothing was saved in it yet")
             return self._latest().read(name)
+
+    def map(self, name: str) -> memoryview:
+        """A file of the committed state as memory that is read when it is used: views of it cost nothing.
+
+        Verified when the run was opened, not again. It may be written to, which changes no file, and it stays what it
+        is whatever is committed, also after `close`. UserError where there is no such file.
+        """
+        with as_user_errors(f"cannot read {self.path / name}"):
+            return self._latest().map(name)
+
+    def sha256(self, name: str) -> str:
+        """The checksum of a file of the committed state. UserError where there is no such file."""
+        if name not in self._manifest.files:
+            raise UserError(f"{self.path} has no {name}; it has {', '.join(self.files)}")
+        return self._manifest.files[name].sha256
 
     def append_metrics(self, record: Mapping[str, object]) -> None:
         """Add one line to `metrics.jsonl`; the next commit makes it part of the state.
@@ -226,15 +240,15 @@ class RunFolder:
         if not self.path.is_dir():
             raise UserError(f"{self.path} is a file, not a folder; choose another --out")
         names = sorted(set(self._disk.names(self.path)) - {LOCK, fs.NEXT})
-        if _is_run(self.path) and not replace:
+        if is_run(self.path) and not replace:
             resume = f"go on with it by `minilong train --resume {quoted(self.path)}`"
             raise UserError(f"{self.path} holds a run already; choose another --out, {resume}, or add --replace")
-        if names and not _is_run(self.path):
+        if names and not is_run(self.path):
             raise UserError(f"{self.path} is not empty and not a run (it has {names[0]}); choose another --out")
 
     def _step_aside(self) -> None:
         """Start after the commits of the run to be replaced; its own unfinished commit is finished."""
-        self._replaces = _is_run(self.path)
+        self._replaces = is_run(self.path)
         try:
             old = Snapshot.take(self._disk, self.path)
         except UserError:  # damaged or of a newer format: to be replaced all the same
@@ -290,26 +304,6 @@ class RunFolder:
             resume = f", then `minilong train --resume {quoted(self.path)}`" if self._manifest.files else ""
             fact = f"cannot save to {self.path}: {reason(error)} (to write: {size:,} bytes)"
             raise UserError(f"{fact}; {whole}: {mend(error)}{resume}") from error
-
-
-def _is_run(path: Path) -> bool:
-    return (path / fs.MANIFEST).exists() or (path / fs.COMMIT / fs.MANIFEST).exists()
-
-
-def _require_run(path: Path) -> None:
-    if path.is_file():
-        raise UserError(f"{path} is a file; name the run folder that holds it")
-    if not path.is_dir():
-        runs = [p.name for p in path.parent.iterdir() if _is_run(p)] if path.parent.is_dir() else []
-        near = get_close_matches(path.name, runs, n=1)  # of the names alone: a long path is near to all its neighbours
-        guess = f" (did you mean {str(path.with_name(near[0]))!r}?)" if near else ""
-        raise UserError(f"there is no run folder {path}{guess}; `minilong train` makes one")
-    if not _is_run(path):
-        if (path / STATE).exists():
-            raise damaged(path / fs.MANIFEST, "is missing")
-        runs = sorted(str(p) for p in path.iterdir() if _is_run(p))
-        remedy = f"name a run in it: {', '.join(runs[:5])}" if runs else "name a folder that `minilong train` made"
-        raise UserError(f"{path} is not a run folder; {remedy}")
 
 
 def _step_of(state: bytes) -> int | None:

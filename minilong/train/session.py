@@ -59,38 +59,65 @@ def start(
     return session
 
 
-def resume(path: Path, *, steps: int | None = None, device: Device = CPU, precision: str | None = None) -> Session:
+def resume(
+    path: Path,
+    *,
+    text: tuple[str, ...] = (),
+    steps: int | None = None,
+    device: Device = CPU,
+    precision: str | None = None,
+) -> Session:
     """Go on with a run where its last save stands, exactly; `steps` sets a new total, `precision` another one.
 
     A new total changes the course of the learning rate from here on, as the configuration then says. Another device or
-    precision goes on from the same state, with other roundings.
+    precision goes on from the same state, with other roundings. text: what a model that was opened is to learn, which
+    has none yet.
     """
     run = RunFolder.open(Path(path), write=True)
     try:
         config, tokenizer, state = ck.read_config(run), ck.read_tokenizer(run), ck.read_state(run)
+        fresh = ck.PRETRAINED in run.files and not state.data
+        config = _with_text(path, config, text, fresh).resolved()
         if steps is not None:
             config = replace(config, train=replace(config.train, steps=steps))
         if precision is not None:
             config = replace(config, train=replace(config.train, precision=precision))
         check_precision(config.train, device, config.model.depth)
-        if state.step >= config.train.steps and state.validated_step >= state.step:
-            raise UserError(
-                f"{path} is complete with {state.step} steps; give a larger --steps to go on, or start a new run"
-            )
+        ck.require_unfinished(path, config, state)
         source = open_source(config, tokenizer)
-        if source.fingerprint != state.data:
-            raise UserError(
-                f"the data of {path} ({', '.join(config.data.text) or config.task}) changed since the run was started, "
-                "so going on would not be the same run; restore the data, or start a new run"
-            )
+        if fresh:
+            state.data = source.fingerprint
+        ck.require_same_data(path, config, state, source.fingerprint)
         vector, model, layout = ck.read_model(run, ck.MODEL, config, tokenizer.size)
         adam = ck.read_optimizer(run, vector, layout, state.step)
     except BaseException:
         run.close()
         raise
-    session = Session(config, source, vector, model, layout, Path(path), run=run, adam=adam, state=state, device=device)
+    first = ck.PRETRAINED in run.files
+    session = Session(
+        config,
+        source,
+        vector,
+        model,
+        layout,
+        Path(path),
+        run=run,
+        adam=adam,
+        state=state,
+        device=device,
+        measure_first=first,
+    )
     session.measure(None)
     return session
+
+
+def _with_text(path: Path, config: RunConfig, text: tuple[str, ...], fresh: bool) -> RunConfig:
+    """The configuration with the texts that a model is to learn that was opened and is not trained yet."""
+    if fresh and not text:
+        raise UserError(f"{path} was opened and has no text to learn yet; name one: train --resume {path} book.txt")
+    if text and not fresh:
+        raise UserError(f"--resume goes on with the text of {path}, so {text[0]!r} cannot be given; leave it out")
+    return replace(config, data=replace(config.data, text=text)) if fresh else config
 
 
 class Session:
@@ -110,7 +137,9 @@ class Session:
         adam: AdamState | None = None,
         state: ck.State | None = None,
         device: Device = CPU,
+        measure_first: bool = False,
     ) -> None:
+        """measure_first: the loss is measured before the first step as well, since the model has learnt before."""
         train = config.train
         self.config, self.source, self.path, self.replace, self.folder = config, source, path, replace, run
         self.device, self.layout = device, layout
@@ -122,6 +151,9 @@ class Session:
             self.place(vector, model, adam or self.optimizer.init(vector))
         self.state = state or ck.State(data=source.fingerprint)
         self._best: bytes | None = None
+        self.measure_first = measure_first
+        self.weights, self.best_weights = ck.MODEL, ck.BEST
+        self.extra: dict[str, bytes] = {}  # files that the first save writes as well
 
     def place(self, vector: np.ndarray, model: Any, adam: AdamState) -> None:
         """Put the arrays on the device: `model` for people, and `computing`, whose weights may have 16 bits."""
@@ -195,14 +227,15 @@ class Session:
         files = {
             ck.CONFIG: self.config.to_toml().encode(),
             ck.TOKENIZER: json.dumps(self.source.tokenizer.to_dict(), ensure_ascii=False).encode(),
-            ck.MODEL: self.finite(ck.model_file, to_host(self.vector)),
+            self.weights: self.finite(ck.model_file, to_host(self.vector)),
             ck.OPTIMIZER: self.finite(ck.optimizer_file, self.adam.on_host()),
         }
         if self._best is not None:
-            files[ck.BEST] = self._best
+            files[self.best_weights] = self._best
+        files |= self.extra
         files[ck.STATE] = ck.state_file(self.state)
         folder.commit(files)
-        self._best = None
+        self._best, self.extra = None, {}
 
     def draw(self, folder: RunFolder) -> None:
         """Commit `loss.png`, apart from the state: drawing takes a second, and may not delay a save."""
@@ -211,7 +244,7 @@ class Session:
             folder.commit({"loss.png": plot})
 
     def remember_best(self, validation: float) -> None:
-        """Keep the weights for `best.safetensors` if they are the best so far."""
+        """Keep the weights for the file of the best if they are the best so far."""
         if self.state.best_validation is None or validation < self.state.best_validation:
             self._best = self.finite(ck.model_file, to_host(self.vector))
             self.state.best_validation, self.state.best_step = validation, self.state.step

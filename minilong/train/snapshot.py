@@ -14,6 +14,7 @@ from minilong.train.metrics import METRICS
 from minilong.train.run_errors import damaged
 
 _CHUNK = 1 << 20
+"""Bytes that are hashed at a time."""
 
 
 class Snapshot:
@@ -53,14 +54,23 @@ class Snapshot:
                 position += len(chunk)
             self._compare(name, digest.hexdigest())
 
+    def map(self, name: str) -> memoryview:
+        """The content of a file as mapped memory, not verified again. UserError where the state has no such file."""
+        self._require(name)
+        file, size = self._open(name), self.manifest.files[name].size
+        return memoryview(file.map(size)) if size else memoryview(b"")
+
     def read(self, name: str) -> bytes:
         """The content of a file, verified now. UserError where the state has no such file, or it is damaged."""
-        if name not in self.manifest.files:
-            guess = did_you_mean(name, self.manifest.files)
-            raise UserError(f"{self.folder} has no {name}{guess}; it has {', '.join(sorted(self.manifest.files))}")
+        self._require(name)
         data = self._open(name).read(self.manifest.files[name].size)
         self._compare(name, sha256(data).hexdigest())
         return data
+
+    def _require(self, name: str) -> None:
+        if name not in self.manifest.files:
+            guess = did_you_mean(name, self.manifest.files)
+            raise UserError(f"{self.folder} has no {name}{guess}; it has {', '.join(sorted(self.manifest.files))}")
 
     def _open(self, name: str) -> OpenFile:
         file = self._files[name]

@@ -20,7 +20,7 @@ from minilong.data.vocabulary import Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
 from minilong.objectives import causal_loss, frequency_loss, masked_loss, sequence_loss
-from minilong.train.config import FILLING_TASKS, RECALL_TASKS, RunConfig
+from minilong.train.config import FILLING_TASKS, OPENED_TASKS, RECALL_TASKS, RunConfig
 from minilong.train.pretraining import filling_rows, spaced, with_marks
 
 VALIDATION_TOKENS, VALIDATION_PAIRS = 200_000, 1000
@@ -49,6 +49,8 @@ class Source:
 
 def open_source(config: RunConfig, tokenizer: Tokenizer | None = None) -> Source:
     """Read and check everything that the run needs before anything is allocated. A resumed run brings its tokenizer."""
+    if config.task in OPENED_TASKS:
+        raise UserError(f"task {config.task!r} has no output layer to learn by; open a model that has one")
     if config.task == "lm":
         return _language(config, tokenizer)
     if config.task in RECALL_TASKS:
@@ -64,6 +66,11 @@ def train_tokenizer(config: RunConfig, texts: list[str]) -> Tokenizer:
     Characters are those of all texts, held-out parts included, and all printable ASCII: a prompt or another book in the
     same script can then be read, though a character that the text lacks is one that the model has not learnt.
     """
+    if config.data.tokenizer == "pretrained":
+        raise UserError(
+            "data.tokenizer is 'pretrained', which belongs to a model that was opened; choose char, byte or bpe, or "
+            "use `minilong finetune`"
+        )
     if config.data.tokenizer == "byte":
         return ByteTokenizer()
     if config.data.tokenizer == "char":
@@ -76,6 +83,8 @@ def held_out(config: RunConfig, fingerprint: str) -> str:
 
     UserError where the texts are not those of the fingerprint: their ends may then hold what training read.
     """
+    if not config.data.text:
+        raise UserError("the model was opened, not trained here, so it has no held-out text; name the text to measure")
     texts = read_texts(config.data.text)
     if _fingerprint(texts) != fingerprint:
         raise UserError(
@@ -89,7 +98,7 @@ def _language(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
     texts = read_texts(config.data.text)
     tokenizer = tokenizer or train_tokenizer(config, texts)
     parts = [_split(name, text, config) for name, text in zip(config.data.text, texts, strict=True)]
-    context, size, key = config.model.context, config.train.batch, _order_key(config)
+    context, size, key = config.row, config.train.batch, _order_key(config)
     train = PackedWindows(
         [tokenizer.encode(a) for a, _ in parts], context, separator=tokenizer.separator, name="the training text"
     )
@@ -177,6 +186,8 @@ def _recall(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
 
 
 def _filling(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
+    if config.data.tokenizer == "pretrained":
+        raise UserError(f"an opened model is not trained on task {config.task!r} yet; fine-tune a language model")
     texts = read_texts(config.data.text)
     marked = with_marks(config, tokenizer or train_tokenizer(config, [spaced(text) for text in texts]))
     parts = zip(*[_split(name, text, config) for name, text in zip(config.data.text, texts, strict=True)], strict=True)

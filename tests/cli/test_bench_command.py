@@ -9,7 +9,7 @@ import pytest
 from click.testing import CliRunner, Result
 
 from minilong.cli import main
-from minilong.cli.bench import state_line
+from minilong.cli.experiment import state_line
 from minilong.experiments.cells import State
 
 

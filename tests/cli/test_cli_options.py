@@ -17,7 +17,9 @@ from minilong.cli import COMMANDS, main
 
 # Options whose value a program cannot call wrong before it opens a run: any text is a prompt, and paths are checked
 # when they are used (test_cli_train.py).
-FREE = {"--prompt", "--out", "--resume", "--json", "--html", "--plot"}
+FREE = {"--prompt", "--out", "--resume", "--json", "--html", "--plot", "--to", "--name", "--system"} | {
+    f"trace {option}" for option in ("--target", "--only", "--save", "--against")
+}
 WRONG = {"--preset": "smal", "--set": "layers", "--config": "missing.toml"}
 
 
@@ -54,7 +56,14 @@ def assert_one_line(result: Result, code: int = 2) -> str:
 
 def required(name: str) -> list[str]:
     """What a command needs before its options are looked at."""
-    return {"train": [], "audit": [], "info": ["--preset", "tiny"], "fill": ["run", "text"]}.get(name, ["run"])
+    return {
+        "train": [],
+        "audit": [],
+        "info": ["--preset", "tiny"],
+        "fill": ["run", "text"],
+        "finetune": ["run", "text"],
+        "trace": ["run", "--prompt", "text"],
+    }.get(name, ["run"])
 
 
 @pytest.mark.parametrize(("name", "option", "spelling"), OPTIONS, ids=NAMES)
@@ -66,7 +75,7 @@ def test_a_wrong_value_is_one_line(name: str, option: click.Option, spelling: st
     message = assert_one_line(call(name, *required(name), spelling))
     assert "requires an argument" in message
     assert f"{name} --help`" in message
-    if spelling not in FREE:
+    if not {spelling, f"{name} {spelling}"} & FREE:
         message = assert_one_line(call(name, *required(name), spelling, WRONG.get(spelling, "nonsense")))
         assert WRONG.get(spelling, "nonsense") in message
 
@@ -132,7 +141,7 @@ def test_numbers_of_train_have_a_range(spelling: str) -> None:
             "so --lr cannot be given; leave it out, or start anew with --config r/",
         ),
         (["train", "--resume", "r", "--preset", "tiny"], "so --preset cannot be given; leave it out"),
-        (["train", "--resume", "r", "book.txt"], "so TEXT cannot be given; leave it out"),
+        (["train", "--resume", "r", "book.txt"], "there is no run folder r"),  # one that was opened takes a text
         (["train", "--resume", "r", "--budget", "5m"], "so --budget cannot be given; leave it out"),
         (["trian"], "No such command 'trian' (did you mean 'train'?); see `main --help`"),
         (["--vesrion"], "No such option '--vesrion'"),

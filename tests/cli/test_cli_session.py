@@ -102,9 +102,15 @@ class Stand:
         return self.session(config, out)
 
     def resume(
-        self, path: Path, *, steps: int | None = None, device: Device = CPU, precision: str | None = None
+        self,
+        path: Path,
+        *,
+        text: tuple[str, ...] = (),
+        steps: int | None = None,
+        device: Device = CPU,
+        precision: str | None = None,
     ) -> SimpleNamespace:
-        assert (device, precision) == (CPU, None)
+        assert (text, device, precision) == ((), CPU, None)
         self.calls.append(("resume", (path, steps)))
         return self.session(preset("tiny"), path)
 
@@ -112,10 +118,10 @@ class Stand:
 @pytest.fixture
 def stand(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> Stand:
     stand = Stand()
-    session, estimate = ModuleType("minilong.train.session"), ModuleType("minilong.train.estimate")
-    session.start, session.resume = stand.start, stand.resume  # type: ignore[attr-defined]
+    session, estimate, finetune = (ModuleType(f"minilong.train.{name}") for name in ("session", "estimate", "finetune"))
+    session.start, finetune.resume = stand.start, stand.resume  # type: ignore[attr-defined]
     estimate.describe = lambda config, vocabulary: stand.estimate()  # type: ignore[attr-defined]
-    for module in (session, estimate):
+    for module in (session, estimate, finetune):
         monkeypatch.setitem(sys.modules, module.__name__, module)
         monkeypatch.setattr(minilong.train, module.__name__.rpartition(".")[2], module, raising=False)
     monkeypatch.chdir(tmp_path)

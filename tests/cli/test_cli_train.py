@@ -230,5 +230,5 @@ def test_generate_with_another_memory_or_several_prompts(run: Path) -> None:
     assert together.stdout == alone[0] + "\n" + alone[1] + "\n"
     scaled = call("generate", run, "--rope-scaling", "yarn", "--rope-factor", "4", "--length", "20")
     assert scaled.exit_code == 0
-    assert "belong to --memory window" in assert_one_line(call("generate", run, "--memory", "full", "--window", "4"))
+    assert "belongs to --memory window" in assert_one_line(call("generate", run, "--memory", "full", "--window", "4"))
     assert "give --rope-scaling pi" in assert_one_line(call("generate", run, "--rope-factor", "4"))

@@ -10,7 +10,7 @@ from tiny_runs import SMALL, untrained
 
 from minilong.autodiff.tree import named
 from minilong.errors import UserError
-from minilong.memory import Full, Segments, Window
+from minilong.memory import Full, HeavyHitters, Quantised, Segments, SnapKV, Window
 from minilong.train.adapt import adapt, memory_of
 from minilong.train.config import RunConfig
 from minilong.train.loaded import LoadedRun
@@ -90,18 +90,35 @@ def test_memories_by_name() -> None:
     assert memory_of(loaded, window=5) == Window(5, 4)
     assert memory_of(loaded, sinks=0) == Window(8)
     assert memory_of(loaded, "xl") == Segments(4, 4)
+    assert memory_of(loaded, "h2o") == HeavyHitters(2, sinks=0)
+    assert memory_of(loaded, "h2o", budget=64) == HeavyHitters(64, sinks=4, block=16)
+    assert memory_of(loaded, "h2o", budget=64, sinks=1) == HeavyHitters(64, sinks=1, block=16)
+    assert memory_of(loaded, "snapkv", budget=100) == SnapKV(100, 32)
+    assert memory_of(loaded, cache_bits=4) == memory_of(loaded, "full", cache_bits=4) == Quantised(4, 32, 32)
+    assert memory_of(loaded, window=5, cache_bits=2) == Quantised(2, 32, 32, Window(5, 4))
+    assert memory_of(model(window=6, sinks=2), cache_bits=8) == Quantised(8, 32, 32, Window(6, 2))
+    assert memory_of(model(context=4096), cache_bits=8) == Quantised(8, 32, 128)
 
 
 @pytest.mark.parametrize(
     ("changes", "name", "sizes", "message"),
     [
         ({"position": "sinusoidal"}, "window", {}, "the run has sinusoidal positions"),
-        ({}, "full", {"window": 4}, "belong to --memory window, not to --memory full"),
+        ({}, "full", {"window": 4}, "--window belongs to --memory window, not to --memory full"),
         ({"rope_scaling": "dynamic", "rope_factor": 2.0}, "window", {}, "dynamic scaling grows with the text"),
+        ({}, "snapkv", {"sinks": 4}, "--sinks belongs to --memory window or h2o, not to --memory snapkv"),
+        ({}, "window", {"budget": 4}, "--budget belongs to --memory h2o or snapkv, not to --memory window"),
+        ({}, None, {"budget": 4}, "--budget belongs to --memory h2o or snapkv, not to --memory model"),
+        ({}, "h2o", {"budget": 4, "sinks": 4}, "--sinks 4 leave nothing of a --budget of 4"),
+        ({}, "h2o", {"cache_bits": 4}, "belongs to a full cache or a window, not to --memory h2o"),
+        ({"memory": "xl"}, None, {"cache_bits": 4}, "not to the segments that the run learnt with"),
+        ({"memory": "xl"}, "h2o", {}, "the run learnt with segments"),
+        ({"position": "alibi"}, "h2o", {}, "alibi positions add to each score by its distance"),
+        ({"rope_scaling": "dynamic", "rope_factor": 2.0}, "snapkv", {}, "dynamic scaling turns all keys anew"),
     ],
 )
 def test_memories_that_do_not_fit_are_refused(
-    changes: dict[str, Any], name: str, sizes: dict[str, int], message: str
+    changes: dict[str, Any], name: str | None, sizes: dict[str, int], message: str
 ) -> None:
     with pytest.raises(UserError, match=message):
         memory_of(model(**changes), name, **sizes)

@@ -12,7 +12,7 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from minilong.errors import UserError
-from minilong.models.config import ModelConfig
+from minilong.models.config import GATED, ModelConfig
 from minilong.models.fields import Rule
 from minilong.train.config import (
     FILLING_TASKS,
@@ -71,6 +71,7 @@ def runs(draw: st.DrawFn) -> RunConfig:
         data["min_length"] = min(data["min_length"], data["max_length"])
     if task in TEXTLESS:
         data["text"] = ()
+    data["length"] = min(data["length"], model["context"]) if task == "lm" else 0
     repair_stream(model)
     train["accumulate"] = min(train["accumulate"], train["batch"])
     return RunConfig(task, DataConfig(**data), ModelConfig(**model), TrainConfig(**train))
@@ -82,8 +83,17 @@ def repair_stream(model: dict[str, Any]) -> None:
         model |= {"window": 0, "memory": "none"}
     if model["kind"] != "encoder":
         model |= {"types": 0, "output": "plain", "pooler": False}
-    if model["activation"] == "swiglu":
+    if model["activation"] in GATED and model["output"] == "transform":
         model["output"] = "plain"
+    if model["output"] == "none":
+        model |= {"tied": True, "output_scale": 1.0}
+    if not model["bias"]:
+        model["biases"] = "all"
+    if model["position"] != "rotary" or model["rope_layout"] != "interleaved":
+        model["rope_share"] = 1.0
+    if model["rope_share"] < 1:
+        model |= {"head_width": 4 * max(1, model["head_width"] // 4), "rope_share": 0.5}
+    model["head_width"] += model["head_width"] % 2
     if model["memory"] != "none":
         model |= {"window": 0, "depth": "stored"}
         if model["position"] in ("sinusoidal", "cas", "learned"):
@@ -183,7 +193,32 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     ({"model.heads": 5}, "model.heads is 5, which does not divide model.width 128; choose 4 or 8 heads"),
     ({"model.heads": 300}, "model.heads is 300, which does not divide model.width 128; choose 128 heads"),
     ({"model.kv_heads": 3}, "model.kv_heads is 3, which does not divide model.heads 4; choose 2 or 4"),
-    ({"model.width": 12}, "model.position is 'rotary'.* a head is 3 wide"),
+    ({"model.width": 12}, "model.position is 'rotary'.* a head is 3 wide .model.width 12 / model.heads 4.; choose"),
+    ({"model.head_width": 7}, "model.position is 'rotary'.* a head is 7 wide .model.head_width.; choose sizes"),
+    ({"model.rope_share": 0.5, "model.position": "alibi"}, "model.rope_share is 0.5, but model.position is 'alibi'"),
+    ({"model.rope_share": 0.1}, "model.rope_share is 0.1, which turns 3 of a head's 32 components, but"),
+    ({"model.rope_share": 0.01}, "model.rope_share is 0.01, which turns 0 of a head's 32 components, but"),
+    ({"model.rope_share": 0.5, "model.rope_layout": "half"}, "model.rope_share is 0.5, .*rope_layout is 'half'; set"),
+    ({"model.rope_share": 1.5}, "model.rope_share is 1.5; choose 1 or less"),
+    (
+        {"model.biases": "qkv", "model.bias": False},
+        "model.biases is 'qkv', but model.bias is false, .*; set model.bias",
+    ),
+    ({"model.output_scale": 0.0}, "model.output_scale is 0.0; choose a value above 0"),
+    ({"model.norm_eps": 1.0}, "model.norm_eps is 1.0; choose a value below 1"),
+    ({"model.output": "none"}, "model.output belongs to an encoder, but model.kind is 'decoder'; leave it out"),
+    (
+        {"task": "roberta", "model.kind": "encoder", "model.output": "none", "model.tied": False},
+        "model.output is 'none', .* but model.tied is false; set model.tied = true",
+    ),
+    (
+        {"task": "roberta", "model.kind": "encoder", "model.output": "none", "model.output_scale": 2.0},
+        "model.output_scale is 2, but model.output is 'none', .*; leave it out",
+    ),
+    (
+        {"task": "roberta", "model.kind": "encoder", "model.output": "transform", "model.activation": "geglu"},
+        "needs a plain function, but model.activation is 'geglu'; choose gelu",
+    ),
     ({"model.position": "sinusoidal", "model.width": 9, "model.heads": 3}, "model.width is 9; choose an even width"),
     ({"model.position": "rotray"}, "model.position is 'rotray'; choose one of .*did you mean 'rotary'"),
     ({"model.layers": 0}, "model.layers is 0; choose 1 or more"),

@@ -13,7 +13,7 @@ from tiny_runs import SMALL, dotted
 
 from minilong.keys import Key
 from minilong.models.build import build
-from minilong.models.config import ACTIVATIONS, INITS, KINDS, NORMALIZATIONS, NORMS, POSITIONS, ModelConfig
+from minilong.models.config import ACTIVATIONS, BIASES, INITS, KINDS, NORMALIZATIONS, NORMS, POSITIONS, ModelConfig
 from minilong.nn.flat import flatten
 from minilong.train.config import RunConfig
 from minilong.train.estimate import count_parameters, describe
@@ -23,7 +23,7 @@ from minilong.train.source import open_source
 
 @st.composite
 def configs(draw: st.DrawFn) -> ModelConfig:
-    heads = draw(st.sampled_from([1, 2, 4]))
+    heads, bias = draw(st.sampled_from([1, 2, 4])), draw(st.booleans())
     return ModelConfig(
         kind=draw(st.sampled_from(KINDS)),
         layers=draw(st.integers(1, 3)),
@@ -37,7 +37,9 @@ def configs(draw: st.DrawFn) -> ModelConfig:
         position=draw(st.sampled_from(POSITIONS)),
         context=draw(st.integers(1, 9)),
         tied=draw(st.booleans()),
-        bias=draw(st.booleans()),
+        bias=bias,
+        biases=draw(st.sampled_from(BIASES)) if bias else "all",
+        head_width=draw(st.sampled_from([0, 2, 6])),
         init=draw(st.sampled_from(INITS)),
     )
 
@@ -60,6 +62,19 @@ SHAPES: dict[str, dict[str, Any]] = {
     "swiglu, dropout": {"model__activation": "swiglu", "model__dropout": 0.1},
     "one layer, large vocabulary": {"data__text": ("sanguo",), "model__layers": 1},
     "swiglu": {"model__activation": "swiglu"},
+    "geglu": {"model__activation": "geglu"},
+    "geglu by tanh, dropout": {"model__activation": "geglu_tanh", "model__dropout": 0.1},
+    "wide heads": {"model__head_width": 48},
+    "narrow heads, long context": {"model__head_width": 8, "model__context": 256, "train__batch": 4},
+    "wide heads, t5, scores and outputs scaled": {
+        "model__head_width": 32,
+        "model__position": "t5",
+        "model__score_scale": 1.0,
+        "model__output_scale": 0.25,
+        "model__input": "plain",
+        "model__bias": False,
+    },
+    "part of a head turned, some biases": {"model__rope_share": 0.5, "model__biases": "qkv"},
     "exact gelu": {"model__activation": "gelu"},
     "multi-query": {"model__kv_heads": 1, "model__context": 128},
     "accumulate": {"train__accumulate": 4, "train__batch": 32},

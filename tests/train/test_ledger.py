@@ -84,6 +84,17 @@ def test_attention_in_n(kernel: str) -> None:
         assert says.kept == took.kept
 
 
+@pytest.mark.parametrize("kernel", ["dense", "naive", "blockwise"])
+@pytest.mark.parametrize("wide", [8, 48])
+def test_heads_of_any_width(kernel: str, wide: int) -> None:
+    """Queries, keys and what is merged are heads times that wide, the stream is as wide as the model."""
+    settings = {"model__attention": kernel, "model__head_width": wide, "model__kv_heads": 1}
+    pairs = [steps(model__context=n, **settings) for n in N[kernel][:2]]
+    assert_within(pairs)
+    for says, took in pairs:
+        assert says.kept == took.kept
+
+
 DEPTHS = {"stored": (4, 12), "checkpoint": (4, 16, 36), "sqrt": (4, 16, 36), "reversible": (4, 36), "momentum": (4, 36)}
 
 

@@ -121,6 +121,12 @@ def contents(path: Path) -> dict[str, Any]:
     return files | {"state.json": state, "metrics.jsonl": lines}
 
 
+def content_of(path: Path, name: str) -> bytes:
+    """One file of a run."""
+    with RunFolder.open(path) as run:
+        return run.read(name)
+
+
 def differing(a: Path, b: Path) -> list[str]:
     """The names of the files in which two runs differ."""
     left, right = contents(a), contents(b)

@@ -180,6 +180,10 @@ class Memory:
         """A file."""
         return self.files[name]
 
+    def map(self, name: str) -> memoryview:
+        """A file as memory of its own."""
+        return memoryview(bytearray(self.files[name]))
+
 
 Restore = Callable[[Any, np.ndarray, Any, int], tuple[AdamState, int]]
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 from collections.abc import Callable
 from functools import lru_cache
 from importlib.util import find_spec
@@ -11,7 +12,10 @@ import numpy as np
 
 from minilong.audit.draw import Numbers, cases
 from minilong.audit.law import Case, Measure, kind, law, mutant, subject
-from minilong.data.bpe import BpeTokenizer
+from minilong.data.bpe import BpeTokenizer, letters
+from minilong.data.pretrained import PretrainedTokenizer
+from minilong.data.roles import Roles
+from minilong.data.tokenizer_json import added, byte_level, byte_pairs, document
 from minilong.data.tokenizers import ByteTokenizer, CharTokenizer, tokenizer_from_dict
 from minilong.data.vocabulary import FIRST, SPECIALS, Tokenizer
 
@@ -47,12 +51,27 @@ def learnt() -> BpeTokenizer:
     return BpeTokenizer.train([LEARNT], FIRST + 256 + 40)
 
 
+@lru_cache(maxsize=1)
+def pretrained() -> PretrainedTokenizer:
+    """The same byte pairs as a model's file has them, and the special tokens behind them."""
+    own = learnt()
+    names = ["".join([letters()[byte] for byte in piece]) for piece in own.pieces[FIRST:]]
+    model = byte_pairs({name: i for i, name in enumerate(names)}, [(names[a], names[b]) for a, b in own.merges])
+    specials = [added(len(names) + i, name) for i, name in enumerate(SPECIALS)]
+    file = document(model, added=specials, pre_tokenizer=byte_level(), decoder=byte_level())
+    pad, bos, eos, separator = (len(names) + i for i in range(4))
+    return PretrainedTokenizer(json.dumps(file), Roles(pad=pad, bos=bos, eos=eos, separator=separator, ends=(eos,)))
+
+
 subject("tokenizer", "byte tokenizer", code=ByteTokenizer, equation="claim:tokenizers")(lambda text: ByteTokenizer())
 subject("tokenizer", "char tokenizer", code=CharTokenizer, equation="claim:tokenizers")(
     lambda text: CharTokenizer.train([text or "a"])
 )
 if find_spec("tokenizers") is not None:  # of the extra `text`; without it there is no BPE to audit
     subject("tokenizer", "BPE tokenizer", code=BpeTokenizer, equation="claim:tokenizers")(lambda text: learnt())
+    subject("tokenizer", "pretrained tokenizer", code=PretrainedTokenizer, equation="claim:tokenizers")(
+        lambda text: pretrained()
+    )
 
 
 def text(n: Numbers, *, parts: int) -> dict[str, Any]:
@@ -86,7 +105,8 @@ def specials_apart(f: Maker, c: Case, measure: Measure) -> None:
     """No text encodes to a special id, also none that spells its name; special ids decode to nothing."""
     tokenizer = f(c["text"])
     ids = tokenizer.encode(c["text"])
-    measure.holds(np.all((ids >= FIRST) & (ids < tokenizer.size)), f"{c['text']!r} has the ids {ids.tolist()}")
+    inside = (ids >= 0) & (ids < tokenizer.size) & ~np.isin(ids, tokenizer.specials)
+    measure.holds(np.all(inside), f"{c['text']!r} has the ids {ids.tolist()}")
     mixed = [tokenizer.bos, *ids.tolist(), tokenizer.eos, tokenizer.pad, tokenizer.separator]
     measure.holds(tokenizer.decode(mixed) == c["text"], f"special ids decode to {tokenizer.decode(mixed)!r}")
 
@@ -112,7 +132,7 @@ class Lowered(ByteTokenizer):
 class HalfCharacters(ByteTokenizer):
     """Streams each id as text of its own."""
 
-    def stream_decoder(self) -> Any:
+    def stream_decoder(self, *, continues: bool = False) -> Any:
         pieces = self.pieces
 
         class Decoder:
