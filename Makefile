@@ -30,8 +30,9 @@ help:
 train: $(VENV)/.installed-run
 	$(BIN)/minilong train $(if $(OUT),--out $(OUT)) $(TRAIN_ARGS)
 
+# A process a core; a file's tests stay in one, since they share what is made once.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-gpu
 	$(BIN)/pytest tests/device $(PYTEST_ARGS)

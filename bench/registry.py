@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 from .case import Case
 from .cases_growth import GROWTH
+from .cases_low_bit import LOW_BIT
 from .cases_models import GENERATION, STEPS
 from .cases_operations import KERNELS, OPERATIONS
 from .cases_system import SYSTEM
 
 CASES: Mapping[str, Case] = MappingProxyType(
-    {case.name: case for case in (*STEPS, *GENERATION, *OPERATIONS, *KERNELS, *SYSTEM, *GROWTH)}
+    {case.name: case for case in (*STEPS, *GENERATION, *OPERATIONS, *KERNELS, *LOW_BIT, *SYSTEM, *GROWTH)}
 )
 
 PEERS: Mapping[str, str] = MappingProxyType({"torch": "torch", "torch-compile": "torch", "jax": "jax"})

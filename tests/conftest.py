@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import os
 import signal
-from collections.abc import Iterator
+from collections import Counter
+from collections.abc import Callable, Iterator
 from typing import Any
 
 import numpy as np
@@ -38,3 +39,21 @@ def floating_point_errors() -> Iterator[None]:
     """Overflow, division by zero and invalid operations raise. Underflow is meant: exp of a hidden score is 0."""
     with np.errstate(all="raise", under="ignore"):
         yield
+
+
+@pytest.fixture
+def counted(record_property: Callable[[str, object], None]) -> Callable[[str, int], None]:
+    """A function (what, how many) whose sums over all tests stand at the end of the report."""
+    return lambda what, number: record_property("counted", (what, number))
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """What the tests counted."""
+    sums: Counter[str] = Counter()
+    for report in terminalreporter.getreports("passed") + terminalreporter.getreports("failed"):
+        for name, value in report.user_properties:
+            if name == "counted":
+                what, number = value
+                sums[what] += number
+    for what, number in sorted(sums.items()):
+        terminalreporter.write_line(f"{number} {what}")

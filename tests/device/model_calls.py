@@ -41,6 +41,9 @@ MORE: dict[str, dict[str, Any]] = {
     "blockwise": {"attention": "blockwise"},
     "convolution": {**SETTINGS["compressive"], "compressor": "conv"},
     "encoder-decoder": {"kind": "encoder-decoder"},
+    "geglu": {"activation": "geglu_tanh"},
+    "part of a head turned": {"rope_share": 0.5, "head_width": 8, "biases": "qkv", "norm_eps": 1e-3},
+    "wide heads, unscaled": {"head_width": 6, "score_scale": 1.0, "input": "plain", "output_scale": 0.5},
 }
 KINDS = SETTINGS | MORE
 

@@ -82,7 +82,7 @@ def value_type(case: Case, dtype: Any) -> Any:
     """Of the value where inputs have this type: a loss is float32 at least, a cast what it says."""
     if case.p.name == "cast":
         return np.dtype(case.params["dtype"])
-    loss = case.p.name in ("cross_entropy", "linear_cross_entropy", "affine_cross_entropy")
+    loss = case.p.name in ("cross_entropy", "linear_cross_entropy", "affine_cross_entropy", "constant_cross_entropy")
     return FLOAT32 if loss and dtype in HALVES else np.dtype(dtype)
 
 

@@ -171,7 +171,7 @@ MUTANTS = (
         "copies to the device in 2 and in 3 layers",
     ),
     Mutant(
-        "autodiff.on_device", "xp.maximum((targets != ignore_index).sum(), 1)",
+        "autodiff.loss_on_device", "xp.maximum((targets != ignore_index).sum(), 1)",
         "max(int((targets != ignore_index).sum()), 1)",
         "int() in the step: the number of targets is asked of the device", model("rotary"), r"int\(\) waits",
     ),
@@ -180,7 +180,7 @@ MUTANTS = (
         "`g == 1` to save a product", model("rotary"), r"bool\(\) waits",
     ),
     Mutant(
-        "autodiff.on_device", "rows, flat = fold(hidden), targets.reshape(-1)",
+        "autodiff.loss_on_device", "rows, flat = fold(hidden), targets.reshape(-1)",
         "rows, flat = (x[targets.reshape(-1) != ignore_index] for x in (fold(hidden), targets.reshape(-1)))",
         "a mask as an index, to leave ignored rows out", model("rotary"), "boolean mask index waits",
     ),
@@ -239,11 +239,11 @@ MUTANTS = (
         "queries are scaled in place, where others hold them", pure("attend"), "written to|other bits",
     ),
     Mutant(
-        "autodiff.on_device", "return xp.float32 if is_half(g) else g.dtype", "return xp.float32",
+        "autodiff.loss_on_device", "return xp.float32 if is_half(g) else g.dtype", "return xp.float32",
         "float32 where float64 is computed", primitive("linear", FLOAT64), "float32",
     ),
     Mutant(
-        "autodiff.on_device", "(x.shape[1], g.shape[1]), _accumulated(xp, g))", "(x.shape[1], g.shape[1]), g.dtype)",
+        "autodiff.on_device", "(x.shape[1], g.shape[1]), accumulated(xp, g))", "(x.shape[1], g.shape[1]), g.dtype)",
         "cotangents of weights in 16 bits", primitive("linear", BFLOAT16), "a cotangent of bfloat16 where float32",
     ),
     Mutant(
@@ -251,7 +251,7 @@ MUTANTS = (
         "booleans and a number make float64", primitive("maximum", FLOAT32), "a cotangent of float64 where float32",
     ),
     Mutant(
-        "autodiff.on_device", ".sum(), 1) if denominator is None else denominator", ".sum(), 1)",
+        "autodiff.loss_on_device", ".sum(), 1) if denominator is None else denominator", ".sum(), 1)",
         "a denominator is ignored", primitive("linear_cross_entropy", FLOAT64), "off by",
     ),
 )  # fmt: skip

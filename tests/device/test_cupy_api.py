@@ -23,6 +23,8 @@ UFUNC = {"out", "dtype", "casting"}
 
 HOST_ONLY: dict[tuple[str, str], str] = {
     ("audit/laws/normal_single.py", "x.min(initial)"): "steps of a function of the host's",
+    ("audit/laws/sentence_vectors.py", "x.min(initial)"): "sentences are pooled on the host",
+    ("embeddings/pooling.py", "x.max(axis, initial)"): "sentences are pooled on the host",
     ("nn/models.py", "x.max(initial)"): "places are counted on the host",
 }
 """(file, use): why CuPy never sees it."""

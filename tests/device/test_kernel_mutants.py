@@ -36,8 +36,6 @@ FOUND = (AssertionError, shim.LaunchError, GuardError, ArithmeticError)
 
 PASSED, FAILED, OTHER = 0, 1, 2
 
-totals = {"barriers": 0, "mutants": 0, "redundant": 0}
-
 
 def cases(name: str) -> Any:
     return importlib.import_module(f"cases_{name}")
@@ -179,7 +177,7 @@ def redundant() -> dict[tuple[str, int], str]:
 
 
 @pytest.mark.parametrize("file", [name for name in FILES if shim.barriers((launch.FOLDER / name).read_text("utf-8"))])
-def test_every_barrier_is_needed(file: str, barriers: Barriers) -> None:
+def test_every_barrier_is_needed(file: str, barriers: Barriers, counted: Callable[[str, int], None]) -> None:
     for name in CASES:
         barriers.run(name)
     spare, problems = redundant(), []
@@ -191,11 +189,11 @@ def test_every_barrier_is_needed(file: str, barriers: Barriers) -> None:
             if not any(reached[number] for reached in barriers.reached.values()):
                 problems.append(f"{where}: no check comes to this barrier")
             elif barriers.killed(number):
-                totals["barriers"] += 1
+                counted("barriers of kernels found to be needed", 1)
                 if place in spare:
                     problems.append(f"{where}: is needed, and yet listed as redundant: {spare[place]}")
             elif place in spare:
-                totals["redundant"] += 1
+                counted("barriers of kernels redundant, with a reason", 1)
             else:
                 problems.append(f"{where}: no check fails without this barrier")
     assert not problems, "\n".join(problems)
@@ -221,7 +219,7 @@ def survivors(name: str, mutants: list[tuple[str, str]], folder: Path) -> list[s
 
 
 @pytest.mark.parametrize("name", [name for name in CASES if getattr(cases(name), "MUTANTS", [])])
-def test_planted_mistakes_are_found(name: str, tmp_path: Path) -> None:
+def test_planted_mistakes_are_found(name: str, tmp_path: Path, counted: Callable[[str, int], None]) -> None:
     """In one process a core: most of the time goes to compiling each mutant."""
     mutants, cores = cases(name).MUTANTS, len(os.sched_getaffinity(0))
     children = {}
@@ -242,7 +240,7 @@ def test_planted_mistakes_are_found(name: str, tmp_path: Path) -> None:
     ended = [os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) for child in children]
     assert ended == [PASSED] * cores, "a process ended in an error that is no find"
     alive = [line for path in children.values() for line in json.loads(path.read_text("utf-8"))]
-    totals["mutants"] += len(mutants) - len(alive)
+    counted("mistakes planted in kernels found", len(mutants) - len(alive))
     assert not alive, "not found:\n" + "\n".join(alive)
 
 
@@ -253,13 +251,3 @@ def test_a_check_that_misses_mistakes_is_told(barriers: Barriers) -> None:
     with pytest.raises(AssertionError, match="occurs 0 times"):
         shim.mutant("a", "b", "c")
     assert len(barriers.places) == sum(len(shim.barriers((launch.FOLDER / name).read_text("utf-8"))) for name in FILES)
-
-
-def test_how_many(capsys: pytest.CaptureFixture[str]) -> None:
-    """Printed only: of the tests above that ran."""
-    killed = totals["barriers"] + totals["mutants"]
-    with capsys.disabled():
-        print(
-            f"\n  {killed + totals['redundant']} device mutants, {killed} killed ({totals['barriers']} barriers, "
-            f"{totals['mutants']} planted), {totals['redundant']} barriers redundant"
-        )

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import os
 import re
-import time
+from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
 from itertools import groupby
 
@@ -51,7 +51,7 @@ def units() -> list[Unit]:
 
 @needs_nvcc
 @pytest.mark.slow
-def test_nvcc_compiles_every_kernel_within_its_budget(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nvcc_compiles_every_kernel_within_its_budget(counted: Callable[[str, int], None]) -> None:
     def compiled(unit: Unit) -> tuple[int, list[str]]:
         source, architecture, wanted = unit
         try:
@@ -61,21 +61,17 @@ def test_nvcc_compiles_every_kernel_within_its_budget(capsys: pytest.CaptureFixt
         whole = {str(build): used.get(str(build), {}) for build in builds(launch.text(source))}
         return sum(map(len, used.values())), over_budget(launch.text(source), architecture, whole)
 
-    start, largest = time.perf_counter(), sorted(units(), key=lambda unit: -len(unit[2]) * len(launch.text(unit[0])))
+    largest = sorted(units(), key=lambda unit: -len(unit[2]) * len(launch.text(unit[0])))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         results = list(pool.map(compiled, largest))
-    with capsys.disabled():
-        print(
-            f"\n  nvcc: {sum(count for count, _ in results)} kernels of {len(SOURCES)} files, "
-            f"{', '.join(ARCHITECTURES)}, {time.perf_counter() - start:.0f} s"
-        )
+    counted("kernels compiled by nvcc", sum(count for count, _ in results))
     problems = [problem for _, found in results for problem in found]
     assert not problems, "\n".join(problems)
 
 
 @needs_nvrtc
 @pytest.mark.slow
-def test_nvrtc_compiles_every_kernel(capsys: pytest.CaptureFixture[str]) -> None:
+def test_nvrtc_compiles_every_kernel(counted: Callable[[str, int], None]) -> None:
     """For the newest architecture each build by itself, as CuPy does it."""
 
     def compiled(job: tuple[str, str, str, tuple[str, ...]]) -> list[str]:
@@ -86,7 +82,7 @@ def test_nvrtc_compiles_every_kernel(capsys: pytest.CaptureFixture[str]) -> None
             return [f"{source} {' '.join(macros)} {architecture}: {error}"]
         return []
 
-    jobs, start = [], time.perf_counter()
+    jobs = []
     for source, architecture, wanted in units():
         text = launch.text(source)
         if architecture == ARCHITECTURES[-1]:
@@ -95,8 +91,7 @@ def test_nvrtc_compiles_every_kernel(capsys: pytest.CaptureFixture[str]) -> None
             jobs.append((source, architecture, together(text, wanted, source), ()))
     with ThreadPoolExecutor(os.cpu_count()) as pool:
         problems = [problem for found in pool.map(compiled, jobs) for problem in found]
-    with capsys.disabled():
-        print(f"\n  NVRTC: {len(jobs)} texts of {len(SOURCES)} files, {time.perf_counter() - start:.0f} s")
+    counted("texts of kernels compiled by NVRTC", len(jobs))
     assert not problems, "\n".join(problems)
 
 

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import time
 from typing import Any
 
 import ml_dtypes
@@ -200,15 +199,3 @@ def test_mutants_are_of_one_place() -> None:
     ]
     with pytest.raises(ValueError, match="no thread order 'sideways'"):
         shim.thread_order("sideways")
-
-
-def test_speed(capsys: pytest.CaptureFixture[str]) -> None:
-    """Printed only: what a switch of threads costs."""
-    y, report = zeros(1024, i32), []
-    for name in ("barriers", "exchanges"):
-        for threads in (32, 256):
-            start = time.perf_counter()
-            run(name, 1, threads, i32(400000 // threads), y)
-            report.append(f"{name} of {threads} threads {(time.perf_counter() - start) / 400000 * 1e9:.0f} ns")
-    with capsys.disabled():
-        print(f"\n  shim, a thread's rendezvous: {', '.join(report)}")

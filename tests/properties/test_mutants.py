@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-import pytest
+from collections.abc import Callable
+
 from hypothesis import Phase, given, settings
 
 from minilong.audit.primitives.cases import PRIMITIVES, Case, cases
@@ -25,7 +26,7 @@ def examples(p: Primitive) -> list[Case]:
     return found
 
 
-def test_every_mutant_of_every_rule_is_killed(capsys: pytest.CaptureFixture[str]) -> None:
+def test_every_mutant_of_every_rule_is_killed(counted: Callable[[str, int], None]) -> None:
     result: dict[str, list[tuple[str, str]]] = {"killed": [], "survived": [], "equivalent": []}
     for p in PRIMITIVES:
         calls = examples(p)
@@ -35,8 +36,7 @@ def test_every_mutant_of_every_rule_is_killed(capsys: pytest.CaptureFixture[str]
                 continue
             result[verdict(p, mutation, calls)].append((p.name, name))
     killed, survived = len(result["killed"]), result["survived"]
-    with capsys.disabled():
-        print(f"\nVJP mutants killed: {killed}/{killed + len(survived)} ({len(PRIMITIVES)} primitives)")
+    counted("wrong rules of primitives found", killed)
     assert not survived
     assert set(result["equivalent"]) == EQUIVALENT
     assert killed >= 7 * len(PRIMITIVES)
