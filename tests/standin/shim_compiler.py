@@ -20,7 +20,7 @@ COMMON = (
     *("-std=c++17", "-shared", "-fPIC", "-w", "-fvisibility=hidden", "-fno-gnu-unique", "-fno-threadsafe-statics"),
     *("-ffp-contract=off", "-nostartfiles"),
 )
-KERNEL = ("-O1",)
+KERNEL = ("-O1", "-fstack-clash-protection")  # a large frame touches each page, so the one below a stack as well
 CHECKED = (
     *("-g1", "-fsanitize=thread", "--param=tsan-instrument-func-entry-exit=0"),
     "-fsanitize=bounds,alignment,signed-integer-overflow,shift-exponent,float-cast-overflow,integer-divide-by-zero",
