@@ -24,17 +24,22 @@ SMALL = 10**6
 
 @dataclass(frozen=True)
 class Panels:
-    """x W + b as of `Linear`, for plain arrays and without their checks. panels (n / c, in, c): c columns each."""
+    """x W + b as of `Linear`, for plain arrays and without their checks. panels (n / c, in, c): c columns each.
 
+    layer: what many rows, those of a prompt, go through: its product shares them among threads.
+    """
+
+    layer: Linear
     panels: Array
-    bias: Array | None
 
     def __call__(self, x: Any) -> Any:
         """x (..., in) -> (..., n)."""
         rows = x.reshape(-1, x.shape[-1])
+        if len(rows) > FEW:
+            return self.layer(x)
         y = np.matmul(rows, self.panels).transpose(1, 0, 2).reshape(*x.shape[:-1], -1)
-        if self.bias is not None:
-            y += self.bias
+        if self.layer.bias is not None:
+            y += self.layer.bias
         return y
 
 
@@ -43,8 +48,8 @@ def panelled(layer: Linear, rows: int) -> Panels:
     inner, outer = layer.weight.shape
     width = 64 if FEW * inner * 64 <= SMALL else 32
     if rows == 1 or outer % width:
-        return Panels(layer.weight[None], layer.bias)
-    return Panels(np.ascontiguousarray(layer.weight.reshape(inner, -1, width).transpose(1, 0, 2)), layer.bias)
+        return Panels(layer, layer.weight[None])
+    return Panels(layer, np.ascontiguousarray(layer.weight.reshape(inner, -1, width).transpose(1, 0, 2)))
 
 
 def for_few_rows(model: Any, rows: int) -> Any:

@@ -14,7 +14,7 @@ from minilong.nn.models import Stream
 from minilong.nn.panels import FEW, for_few_rows
 from minilong.train.worker import device_of
 
-CHUNK = 512
+CHUNK = 2048
 """Tokens of a prompt that are read at once: activations take the memory of a chunk, whatever the prompt's length."""
 
 
