@@ -45,6 +45,28 @@ def generation(s: Settings) -> Work:
     return Work("matmul", rows * (whole * (per_token + 2 * layers * whole * d) + s["new"] * 2 * s["vocabulary"] * d))
 
 
+def reading(s: Settings) -> Work:
+    """2 N per token of a prompt, with N the entries of a gated layer's matrices; 4 h e per pair of a query and a key
+    that it sees, h heads e wide; and the output once."""
+    m, length = s["model"], s["prompt"]
+    pairs = 4 * m["layers"] * m["heads"] * m["head_width"] * visible_pairs(length, 0)
+    return Work("matmul", 2 * gated_layers(m) * length + pairs + 2 * s["vocabulary"] * m["width"])
+
+
+def decoding(s: Settings) -> Work:
+    """The same for tokens one by one after a prompt, with the output for each."""
+    m, new = s["model"], s["new"]
+    seen = visible_pairs(s["prompt"] + new, 0) - visible_pairs(s["prompt"], 0)
+    pairs = 4 * m["layers"] * m["heads"] * m["head_width"] * seen
+    return Work("matmul", 2 * (gated_layers(m) + s["vocabulary"] * m["width"]) * new + pairs)
+
+
+def gated_layers(m: Mapping[str, Any]) -> int:
+    """Entries of the matrices of all layers, with key heads that are shared and a gated network."""
+    attention = 2 * m["width"] * m["head_width"] * (m["heads"] + m["kv_heads"])
+    return int(m["layers"] * (attention + 3 * m["width"] * m["feed_forward"]))
+
+
 def attention(s: Settings) -> Work:
     """12 d per pair of a query and a key that it sees."""
     width = s["heads"] * s["head_width"]

@@ -8,7 +8,7 @@ from typing import Any
 
 from .report import compared
 
-COLOURS = {"torch": "#c8553d", "torch-compile": "#588b8b", "jax": "#3d5a80"}
+COLOURS = {"torch": "#c8553d", "torch-compile": "#588b8b", "jax": "#3d5a80", "transformers": "#8a6f9e"}
 MEASURED, PREDICTED = "#3d5a80", "#9db4c0"
 RATIO_HEIGHT, CURVE_HEIGHT = 0.3, 3.4
 

@@ -11,13 +11,16 @@ from .cases_growth import GROWTH
 from .cases_low_bit import LOW_BIT
 from .cases_models import GENERATION, STEPS
 from .cases_operations import KERNELS, OPERATIONS
+from .cases_published import PUBLISHED
 from .cases_system import SYSTEM
 
 CASES: Mapping[str, Case] = MappingProxyType(
-    {case.name: case for case in (*STEPS, *GENERATION, *OPERATIONS, *KERNELS, *LOW_BIT, *SYSTEM, *GROWTH)}
+    {case.name: case for case in (*STEPS, *GENERATION, *PUBLISHED, *OPERATIONS, *KERNELS, *LOW_BIT, *SYSTEM, *GROWTH)}
 )
 
-PEERS: Mapping[str, str] = MappingProxyType({"torch": "torch", "torch-compile": "torch", "jax": "jax"})
+PEERS: Mapping[str, str] = MappingProxyType(
+    {"torch": "torch", "torch-compile": "torch", "jax": "jax", "transformers": "transformers"}
+)
 """Name of a peer -> the module that must be installed."""
 
 

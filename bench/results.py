@@ -18,7 +18,7 @@ from .growth import fit
 from .registry import PEERS
 
 FORMAT = 1
-LIBRARIES = ("minilong", "numpy", "scipy", "threadpoolctl", "torch", "jax")
+LIBRARIES = ("minilong", "numpy", "scipy", "threadpoolctl", "torch", "jax", "transformers")
 
 
 def assemble(

@@ -35,10 +35,10 @@ def registry(part: str = "") -> Any:
 @click.argument("cases", nargs=-1, metavar="[CASE...]")
 @click.option(
     "--against",
-    default="torch",
+    default="torch,transformers",
     show_default=True,
     metavar="PEERS",
-    help="Peers, joined by commas: torch, torch-compile, jax; or none.",
+    help="Peers, joined by commas: torch, torch-compile, jax, transformers; or none.",
 )
 @click.option("--json", "file", type=click.Path(path_type=Path), metavar="FILE", help="Write every number here.")
 @click.option("--plot", type=click.Path(path_type=Path), metavar="FILE", help="Draw ratios and curves (PNG).")

@@ -83,6 +83,11 @@ class PretrainedTokenizer(Tokenizer):
         return self.roles.mask
 
     @property
+    def unknown(self) -> int | None:
+        """Stands for what the vocabulary lacks; None where it can spell everything."""
+        return self._table.unknown
+
+    @property
     def ends(self) -> tuple[int, ...]:
         return self.roles.ends
 

@@ -14,6 +14,7 @@ from minilong.autodiff import log_softmax, softmax
 from minilong.backend import beside
 from minilong.data.bpe import BpeTokenizer
 from minilong.data.marked import MarkedTokenizer
+from minilong.data.numbering import Numbering, numbering_of
 from minilong.data.spans import restore
 from minilong.data.vocabulary import BOS, EOS, FIRST, Ids, Tokenizer
 from minilong.errors import UserError
@@ -54,21 +55,22 @@ def fill(loaded: LoadedRun, text: str, top: int = 5) -> Filling:
         raise UserError(
             f"the run learnt the task {task!r}, which fills no blanks; train one with --task {', '.join(FILLING_TASKS)}"
         )
-    if not isinstance(tokenizer, MarkedTokenizer) and (task == "t5" or tokenizer.mask is None):
-        raise UserError("the run's tokenizer has no mask and no sentinels that minilong knows; choose another run")
+    numbering = numbering_of(tokenizer, spans=task == "t5")
     parts = [spaced_part(part) for part in BLANK.split(text)]
     blanks = len(parts) - 1
     if not blanks:
         raise UserError('the text has no blank; write ___ or [MASK] where one is, such as "The ___ sat"')
-    sentinels = tokenizer if isinstance(tokenizer, MarkedTokenizer) and task == "t5" else None
-    if sentinels and blanks > sentinels.marks:
-        raise UserError(f"the text has {blanks} blanks and the run knows {sentinels.marks} at once; leave some out")
-    ids = _encode(tokenizer, parts, sentinels)
-    room = loaded.config.model.context - (0 if sentinels else 2)
-    if len(ids) > room:
-        raise UserError(f"the text has {len(ids)} tokens and this run reads {room} at once; shorten it")
+    spans = task == "t5"
+    if spans and blanks > numbering.marks:
+        raise UserError(f"the text has {blanks} blanks and the run knows {numbering.marks} at once; leave some out")
+    numbers = _encode(numbering, parts, spans)
+    room = loaded.config.model.context - (len(numbering.closing) if spans else 2)
+    if len(numbers) > room:
+        raise UserError(f"the text has {len(numbers)} tokens and this run reads {room} at once; shorten it")
     with ready_to_read(), np.errstate(all="ignore"):  # `finite` says it in words
-        return _spans(loaded, sentinels, ids, blanks, top) if sentinels else _masks(loaded, tokenizer, ids, top)
+        if spans:
+            return _spans(loaded, numbering, numbers, blanks, top)
+        return _masks(loaded, tokenizer, numbering.ids(numbers), top)
 
 
 def spaced_part(part: str) -> str:
@@ -78,22 +80,23 @@ def spaced_part(part: str) -> str:
     return before + inner + behind if inner else before
 
 
-def _encode(tokenizer: Tokenizer, parts: Sequence[str], sentinels: MarkedTokenizer | None) -> Ids:
-    """The tokens of the parts with a mark between each two: the same one, or each time the next of the sentinels. Byte
-    pairs hold the space before a word, so a mark takes the place of the one before it, as in RoBERTa; and of our own
-    runs a text begins with one, as most sentences do."""
+def _encode(numbering: Numbering, parts: Sequence[str], spans: bool) -> Ids:
+    """The numbers of the parts with a mark between each two: the same one, or each time the next of the sentinels. Byte
+    pairs hold the space before a word, so a mark takes the place of the one before it, as in RoBERTa and T5; and of our
+    own runs a text begins with one, as most sentences do."""
+    tokenizer = numbering.tokenizer
     own = isinstance(tokenizer, MarkedTokenizer) and isinstance(tokenizer.base, BpeTokenizer)
-    takes_space = own or any(control.left for control in tokenizer.controls if control.id == tokenizer.mask)
+    opened_spans = spans and not isinstance(tokenizer, MarkedTokenizer)
+    takes_space = own or opened_spans or any(c.left for c in tokenizer.controls if c.id == tokenizer.mask)
     found: list[Ids] = []
     for number, part in enumerate(parts):
         if number:
-            mark = tokenizer.mask if sentinels is None else sentinels.first + number - 1
-            found.append(np.array([mark], np.int32))
+            found.append(np.array([numbering.first + (number - 1 if spans else 0)], np.int32))
         if takes_space:
             part = part.removesuffix(" ") if number < len(parts) - 1 else part
         if own:
             part = f" {part}" if not number and part and not part[0].isspace() else part
-        found.append(tokenizer.encode(part))
+        found.append(numbering.encode(part))
     return np.concatenate(found)
 
 
@@ -113,14 +116,14 @@ def _masks(loaded: LoadedRun, tokenizer: Tokenizer, ids: Ids, top: int) -> Filli
     return Filling(len(places), candidates, tokenizer.decode(row).strip())
 
 
-def _spans(loaded: LoadedRun, tokenizer: MarkedTokenizer, ids: Ids, blanks: int, top: int) -> Filling:
-    found = span_beam(loaded.model, ids, tokenizer.first, blanks, max(top, LEAST_BEAM), marks=tokenizer.marks)[:top]
+def _spans(loaded: LoadedRun, numbering: Numbering, source: Ids, blanks: int, top: int) -> Filling:
+    found = span_beam(loaded.model, numbering, source, blanks, max(top, LEAST_BEAM))[:top]
     candidates = []
     for answer, likelihood in found:
-        ends = [*np.flatnonzero(answer >= tokenizer.first), len(answer)]
-        words = tuple(tokenizer.decode(answer[a + 1 : b]) for a, b in pairwise(ends))
+        ends = [*np.flatnonzero(answer >= numbering.first), len(answer)]
+        words = tuple(numbering.decode(answer[a + 1 : b]) for a, b in pairwise(ends))
         candidates.append(Candidate(words, float(np.exp(likelihood))))
-    text = tokenizer.decode(restore(ids, found[0][0], tokenizer.first)).strip()
+    text = numbering.decode(restore(source, found[0][0], numbering.first)).strip()
     return Filling(blanks, (tuple(candidates),), text)
 
 
@@ -134,22 +137,25 @@ class _Path:
     length: int
 
 
-def span_beam(model: Any, source: Ids, first: int, blanks: int, beam: int, *, marks: int) -> list[tuple[Ids, float]]:
-    """The likeliest targets for a source with `blanks` sentinels from `first` on, each with its log-likelihood.
+def span_beam(model: Any, numbering: Numbering, source: Ids, blanks: int, beam: int) -> list[tuple[Ids, float]]:
+    """The likeliest targets for a source with `blanks` sentinels, each with its log-likelihood; all in numbers.
 
     Each sentinel in turn, and one to `LONGEST_SPAN` tokens of text behind it. What follows the last span may be the end
     or the sentinel of a blank that is not there: either says that the span is over.
     """
-    lengths = np.array([len(source)], np.int32)
-    memory = model.encode(as_row(source), lengths)
+    first, marks, read = numbering.first, numbering.marks, numbering.source(source)
+    lengths = np.array([len(read)], np.int32)
+    memory = model.encode(as_row(read), lengths)
     paths = [_Path((BOS, first), 0.0, 0, 0)]
     finished: list[tuple[Ids, float]] = []
     while paths:
         rows = np.array([path.tokens for path in paths], np.int32)  # every path grows by one token a round
         same = beside(memory, np.zeros(len(rows), np.int64))
-        logits = finite(model.decode(memory[same], rows, np.repeat(lengths, len(rows)))[:, -1])
+        logits = finite(model.decode(memory[same], numbering.ids(rows), np.repeat(lengths, len(rows)))[:, -1])
+        likely = log_softmax(logits.astype(np.float64))
+        likely = likely if numbering.table is None else likely[:, numbering.table]
         grown: list[_Path] = []
-        for path, row in zip(paths, log_softmax(logits.astype(np.float64)), strict=True):
+        for path, row in zip(paths, likely, strict=True):
             grown += _longer(path, row, first, blanks, beam)
             if path.length and path.span + 1 == blanks:
                 over = np.logaddexp(row[EOS], row[first + blanks]) if blanks < marks else row[EOS]

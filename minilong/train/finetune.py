@@ -212,8 +212,6 @@ def settings_for(path: Path, text: tuple[str, ...], *, full: bool, given: dict[s
         config = ck.read_config(run)
     if config.task not in TASKS:
         raise UserError(f"{path} is of task {config.task!r}; fine-tuning on a text is for {', '.join(TASKS)}")
-    if config.task in TASKS[2:] and config.data.tokenizer == "pretrained":
-        raise UserError(f"{path} is an opened model of task {config.task!r}; fine-tuning is for language models yet")
     task = "lm" if config.task == "passkey" else config.task
     length = min(config.model.context, 256) if task == "lm" else 0
     usual = {

@@ -8,7 +8,7 @@ import numpy as np
 
 from minilong.backend import beside
 from minilong.data.batches import IGNORE, MaskedBatch, PairBatch
-from minilong.data.marked import MarkedTokenizer
+from minilong.data.numbering import Numbering, numbering_of
 from minilong.data.spans import restore
 from minilong.objectives import next_sentence_accuracy
 from minilong.train.config import FILLING_TASKS, RECALL_TASKS
@@ -44,10 +44,13 @@ def _answered(loaded: LoadedRun) -> str:
 def _filled(loaded: LoadedRun) -> str:
     """A held-out row with blanks, the same as the model fills it; and what frequencies alone would reach."""
     source = open_source(loaded.config, loaded.tokenizer)
-    tokenizer, batch = source.tokenizer, source.validation[0]
-    assert isinstance(tokenizer, MarkedTokenizer)
-    row, told = _spans(loaded.model, tokenizer, batch) if isinstance(batch, PairBatch) else _masks(loaded.model, batch)
-    lines = [_blanked(tokenizer, row), f"-> {tokenizer.decode(told)}", _measures(loaded, source)]
+    batch = source.validation[0]
+    numbering = numbering_of(source.tokenizer, spans=isinstance(batch, PairBatch))
+    found = _spans(loaded.model, numbering, batch) if isinstance(batch, PairBatch) else _masks(loaded.model, batch)
+    row, told = map(numbering.of_ids, found)
+    if isinstance(batch, PairBatch):
+        told = restore(row, told, numbering.first)
+    lines = [_blanked(numbering, row), f"-> {numbering.decode(told)}", _measures(loaded, source)]
     return "\n".join(lines)
 
 
@@ -61,18 +64,19 @@ def _masks(model: Any, batch: MaskedBatch) -> tuple[np.ndarray, np.ndarray]:
     return row, told
 
 
-def _spans(model: Any, tokenizer: MarkedTokenizer, batch: PairBatch) -> tuple[np.ndarray, np.ndarray]:
-    """The first source, and the same with the likeliest spans."""
-    row = batch.source[0, : batch.source_lengths[0]]
-    answer = greedy(model, row[None], batch.source_lengths[:1], batch.inputs.shape[1])[0]
-    return row, restore(row, answer, tokenizer.first)
+def _spans(model: Any, numbering: Numbering, batch: PairBatch) -> tuple[np.ndarray, np.ndarray]:
+    """The first source, and the likeliest spans."""
+    row, of = batch.source[0, : batch.source_lengths[0]], numbering.tokenizer
+    never = tuple({of.pad, of.bos, of.separator} - {of.eos})
+    lengths = batch.source_lengths[:1]
+    return row, greedy(model, row[None], lengths, batch.inputs.shape[1], bos=of.bos, eos=of.eos, never=never)[0]
 
 
-def _blanked(tokenizer: MarkedTokenizer, row: np.ndarray) -> str:
+def _blanked(numbering: Numbering, row: np.ndarray) -> str:
     """The text of a row, with ___ where a mark stands."""
-    ends = np.flatnonzero(row >= tokenizer.first)
+    ends = np.flatnonzero(row >= numbering.first)
     parts = np.split(row, ends)
-    return " ___".join(tokenizer.decode(part[part < tokenizer.first]) for part in parts)
+    return " ___".join(numbering.decode(part[part < numbering.first]) for part in parts)
 
 
 def _measures(loaded: LoadedRun, source: Source) -> str:

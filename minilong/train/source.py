@@ -186,8 +186,6 @@ def _recall(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
 
 
 def _filling(config: RunConfig, tokenizer: Tokenizer | None) -> Source:
-    if config.data.tokenizer == "pretrained":
-        raise UserError(f"an opened model is not trained on task {config.task!r} yet; fine-tune a language model")
     texts = read_texts(config.data.text)
     marked = with_marks(config, tokenizer or train_tokenizer(config, [spaced(text) for text in texts]))
     parts = zip(*[_split(name, text, config) for name, text in zip(config.data.text, texts, strict=True)], strict=True)

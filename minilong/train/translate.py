@@ -65,19 +65,29 @@ def pad_rows(rows: Sequence[np.ndarray]) -> tuple[np.ndarray, np.ndarray]:
     return padded, lengths
 
 
-def greedy(model: Any, source: np.ndarray, lengths: np.ndarray, longest: int) -> list[np.ndarray]:
-    """For each source row the answer that takes the likeliest token at each place, without the end token."""
+def greedy(
+    model: Any,
+    source: np.ndarray,
+    lengths: np.ndarray,
+    longest: int,
+    *,
+    bos: int = BOS,
+    eos: int = EOS,
+    never: tuple[int, ...] = NEVER,
+) -> list[np.ndarray]:
+    """For each source row the answer that takes the likeliest token at each place, without the end token. bos, eos,
+    never: the ids that begin and end an answer, and those that are no part of one."""
     memory = model.encode(source, lengths)
-    answers = np.full((len(source), longest + 1), BOS, np.int32)
+    answers = np.full((len(source), longest + 1), bos, np.int32)
     ends = np.full(len(source), longest, np.int64)
     open_rows = np.arange(len(source))
     for t in range(longest):
         logits = finite(
             model.decode(memory[beside(memory, open_rows)], answers[open_rows, : t + 1], lengths[open_rows])[:, -1]
         )
-        logits[:, NEVER] = -np.inf
+        logits[:, never] = -np.inf
         answers[open_rows, t + 1] = logits.argmax(axis=-1)
-        ended = answers[open_rows, t + 1] == EOS
+        ended = answers[open_rows, t + 1] == eos
         ends[open_rows[ended]] = t
         open_rows = open_rows[~ended]
         if not len(open_rows):

@@ -22,7 +22,7 @@ from minilong.optim import Adam
 pytestmark = pytest.mark.bench
 
 STEP = CASES["step-0.8m"]
-TESTED = ("torch", "jax")  # torch.compile takes ten seconds a case
+TESTED = ("torch", "jax", "transformers")  # torch.compile takes ten seconds a case
 SAME = ("step-10.7m", "step-23m", "step-long")
 """They differ from `step-0.8m` by sizes, which a quick case does not have."""
 

@@ -11,6 +11,7 @@ from calling import call, refused
 
 from minilong.cli.fill import _percent
 from minilong.data.batches import IGNORE
+from minilong.data.numbering import numbering_of
 from minilong.train.fill import fill, spaced_part, span_beam
 from minilong.train.loaded import load
 
@@ -102,9 +103,10 @@ def test_spans_are_filled_together(t5: Path) -> None:
 def test_the_probability_of_spans_is_that_of_the_model(t5: Path) -> None:
     """The best candidate's, against the model asked token by token; and no shorter beam finds a likelier one."""
     loaded = load(t5)
-    first, marks = loaded.tokenizer.first, loaded.tokenizer.marks  # type: ignore[attr-defined]
+    numbering = numbering_of(loaded.tokenizer, spans=True)
+    first = numbering.first
     source = np.array([*loaded.tokenizer.encode(" It"), first, *loaded.tokenizer.encode(" cat.")], np.int32)
-    found = span_beam(loaded.model, source, first, 1, 16, marks=marks)
+    found = span_beam(loaded.model, numbering, source, 1, 16)
     for answer, likelihood in found[:3]:
         logits = loaded.model(source[None], np.array([[1, *answer]], np.int32))[0].astype(np.float64)
         p = np.exp(logits - logits.max(-1, keepdims=True))
@@ -112,7 +114,7 @@ def test_the_probability_of_spans_is_that_of_the_model(t5: Path) -> None:
         told = [p[i + 1, token] for i, token in enumerate(answer[1:])]
         over = p[len(answer), 2] + p[len(answer), first + 1]
         assert likelihood == pytest.approx(np.log([*told, over]).sum(), abs=1e-4)
-    assert found[0][1] >= span_beam(loaded.model, source, first, 1, 1, marks=marks)[0][1] - 1e-6
+    assert found[0][1] >= span_beam(loaded.model, numbering, source, 1, 1)[0][1] - 1e-6
     assert [score for _, score in found] == sorted((score for _, score in found), reverse=True)
 
 
