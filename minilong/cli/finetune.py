@@ -99,7 +99,8 @@ def command(
     dry_run: bool,
     quiet: bool,
 ) -> None:
-    """Train the model of RUN (a language model, a masked one, or T5) on TEXT (UTF-8 files, or shipped texts) and save it as another run.
+    """Train the model of RUN (a language model, a masked one, or T5) on TEXT (UTF-8 files, or shipped texts) and save
+    it as another run.
 
     RUN, trained or opened, is never written to. By low-rank adapters (LoRA) the new run holds the adapters alone and
     needs RUN beside it: `minilong generate`, `chat` and `evaluate` merge the two when they read them, and
