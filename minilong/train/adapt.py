@@ -10,7 +10,7 @@ from minilong.errors import UserError
 from minilong.memory import Full, HeavyHitters, Memory, Quantised, Segments, SnapKV, Window
 from minilong.models.build import scheme
 from minilong.models.config import ModelConfig
-from minilong.nn.models import LanguageModel
+from minilong.nn.models import EncoderDecoder, LanguageModel
 from minilong.train.loaded import LoadedRun
 
 GROUP = 32
@@ -58,14 +58,21 @@ def adapt(
             own = replace(own, table=model.scheme.table)
         # Sinks stay as near as they were in training, however long the text.
         own = replace(own, reach=model.scheme.reach)
-        stack: Any = model.stack
-        layers = tuple(_with_kernel(layer, new.attention) for layer in stack.layers)
-        model = replace(model, scheme=own, context=context, stack=replace(stack, layers=layers))
+        model = replace(model, scheme=own, context=context, stack=_with_kernel(model.stack, new.attention))
+    elif isinstance(model, EncoderDecoder) and attention is not None:
+        encoder, decoder = (_with_kernel(stack, attention) for stack in (model.encoder, model.decoder))
+        model = replace(model, encoder=encoder, decoder=decoder)
     return replace(loaded, config=replace(loaded.config, model=new), model=model)
 
 
-def _with_kernel(layer: Any, name: str) -> Any:
-    return replace(layer, attention=replace(layer.attention, kernel=KERNELS[name]))
+def _with_kernel(stack: Any, name: str) -> Any:
+    """A stack whose attention is computed by this kernel, that to an encoder's output too."""
+
+    def changed(layer: Any) -> Any:
+        there = [part for part in ("attention", "cross") if getattr(layer, part, None) is not None]
+        return replace(layer, **{part: replace(getattr(layer, part), kernel=KERNELS[name]) for part in there})
+
+    return replace(stack, layers=tuple(map(changed, stack.layers)))
 
 
 def memory_of(

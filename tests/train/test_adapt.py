@@ -6,8 +6,9 @@ from typing import Any
 
 import numpy as np
 import pytest
-from tiny_runs import SMALL, untrained
+from tiny_runs import SMALL, copy, untrained
 
+from minilong.attention import KERNELS
 from minilong.autodiff.tree import named
 from minilong.errors import UserError
 from minilong.memory import Full, HeavyHitters, Quantised, Segments, SnapKV, Window
@@ -65,6 +66,19 @@ def test_every_kernel_gives_the_same_numbers() -> None:
     whole = loaded.model(TOKENS)
     for name in ("naive", "dense", "blockwise"):
         np.testing.assert_allclose(adapt(loaded, attention=name).model(TOKENS), whole, rtol=0, atol=2e-5)
+
+
+def test_the_kernel_changes_in_every_attention_of_an_encoder_decoder() -> None:
+    loaded = untrained(copy(model__position="t5"), LETTERS, scale=3.0)
+    source, target = TOKENS[:, :6], TOKENS[:, 6:12]
+    whole = loaded.model(source, target)
+    for name in ("naive", "dense"):
+        changed = adapt(loaded, attention=name)
+        stacks = (changed.model.encoder, changed.model.decoder)
+        found = [part for s in stacks for x in s.layers for part in (x.attention, getattr(x, "cross", None)) if part]
+        assert {part.kernel for part in found} == {KERNELS[name]}
+        assert len(found) == 3 * len(stacks[0].layers)
+        np.testing.assert_allclose(changed.model(source, target), whole, rtol=0, atol=2e-5)
 
 
 @pytest.mark.parametrize(
