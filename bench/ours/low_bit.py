@@ -6,11 +6,11 @@ from dataclasses import replace
 from typing import Any
 
 import numpy as np
-from threadpoolctl import threadpool_limits
 
 from minilong.backend.workers import grant_threads
 from minilong.nn import Linear
 from minilong.nn.lowbit import LowBit, LowBitLinear, planes
+from minilong.train.loaded import ready_to_read
 
 from ..case import Arrays, Settings, Side
 from .steps import drawn
@@ -28,7 +28,7 @@ class Products(Side):
 
     def __init__(self, settings: Settings, threads: int, shared: Arrays) -> None:
         super().__init__(settings, threads, shared)
-        self.limit = threadpool_limits(threads)
+        self.limit = ready_to_read()
         *layer, head = [drawn(i, shape) / np.float32(shape[1] ** 0.5) for i, shape in enumerate(shapes(settings))]
         self.decoded, one = [], []
         for weight in (*layer, head):

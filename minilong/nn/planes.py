@@ -15,14 +15,18 @@ from dataclasses import dataclass
 import numpy as np
 
 from minilong.backend import Array, workspace
-from minilong.backend.workers import share_out
+from minilong.backend.workers import WORTH, share_out
 from minilong.nn.blocks import FORMATS
 
 PANEL = 256
 """Outputs of a panel, at most."""
 
-PIECE = 1 << 17
-"""Weights that are widened at a time: half a megabyte."""
+PIECE = 1 << 18
+"""Weights that are widened at a time: a megabyte."""
+
+SHARED = 0.05
+"""Nanoseconds for each code and row that a second thread can save: most of the time goes into many short calls, and
+between these the threads wait for the interpreter's lock."""
 
 FEW = 4
 """Rows of x for which scaling sums takes less time than scaling weights."""
@@ -81,12 +85,12 @@ class Planes:
         return sum(int(a.nbytes) for a in (self.codes, self.scales, self.least) if a is not None)
 
     def product(self, x: np.ndarray) -> np.ndarray:
-        """x W^T: float32 (rows, in) -> (rows, out). Panels are shared among the threads that were granted."""
+        """x W^T: float32 (rows, in) -> (rows, out). Panels of a large weight are shared among the granted threads."""
         panels, _, width = self.scales.shape
         rows = len(x)
         y: np.ndarray = workspace(np, (rows, panels * width), np.float32)
         work = self._few(x, y) if rows <= FEW else self._many(x, y)
-        share_out(work, range(panels))
+        share_out(work, range(panels), None if rows * self.codes.size * SHARED >= WORTH else 1)
         return y[:, : self.shape[0]]
 
     def rows(self, indices: np.ndarray) -> np.ndarray:
