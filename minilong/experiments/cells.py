@@ -108,6 +108,20 @@ def write_whole(path: Path, data: bytes) -> None:
         part.unlink(missing_ok=True)
 
 
+def sweep(folder: Path) -> None:
+    """Remove what processes that were killed while they wrote (`write_whole`) have left in a folder."""
+    for part in folder.glob(".*.*"):
+        owner = part.name.rpartition(".")[2]
+        if not owner.isdigit():
+            continue
+        try:
+            os.kill(int(owner), 0)
+        except ProcessLookupError:
+            part.unlink(missing_ok=True)
+        except (OSError, OverflowError):  # another user's, or no number of a process
+            continue
+
+
 class _Worker:
     """A process that computes one cell, in a session of its own: Ctrl-C reaches the parent alone, which ends it."""
 
@@ -181,6 +195,7 @@ class _Run:
 
     def all(self) -> list[dict[str, Any]]:
         (self.folder / KEPT).mkdir(parents=True, exist_ok=True)
+        sweep(self.folder / KEPT)
         try:
             while self.waiting or self.running:
                 if self.should_stop():
@@ -194,6 +209,7 @@ class _Run:
         finally:
             for worker in self.running:
                 worker.end()
+            sweep(self.folder / KEPT)
         return [self.records[cell.file] for cell in self.cells]
 
     def finish(self, worker: _Worker) -> None:

@@ -1,7 +1,8 @@
 """The process that computes one cell: `python -m minilong.experiments.worker`, a task on standard input.
 
 Standard output carries a line of JSON for each report of progress, and one for an error that a person can mend. The
-result is written to the task's file, whole, as the last thing. Nothing is left behind by a process that is killed.
+result is written to the task's file, whole, as the last thing. What a process that is killed was writing, the next run
+removes (`cells.sweep`).
 """
 
 from __future__ import annotations

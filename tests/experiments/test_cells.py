@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 import signal
 import subprocess
 import sys
@@ -14,7 +15,7 @@ import pytest
 
 from minilong.errors import Diverged, UserError
 from minilong.experiments import extrapolation
-from minilong.experiments.cells import KEPT, Cell, State, Stopped, kept, run_cells, write_whole
+from minilong.experiments.cells import KEPT, Cell, State, Stopped, kept, run_cells, sweep, write_whole
 
 SIZES = replace(extrapolation.QUICK, steps=2, lengths=(16, 32), factors=(2,))
 
@@ -94,6 +95,17 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
         write_whole(path, None)  # type: ignore[arg-type]
     assert [p.name for p in tmp_path.iterdir()] == ["a.json"]
     assert path.read_bytes() == b"old"
+
+
+def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
+    """Of a process that is gone, and of no other; whole files and other hidden ones stay."""
+    dead = subprocess.Popen([sys.executable, "-c", ""])
+    dead.wait()
+    names = [f".a.json.{dead.pid}", f".b.json.{os.getpid()}", "c.json", ".hidden.json", f".d.json.{10**30}"]
+    for name in names:
+        (tmp_path / name).write_text("{")
+    sweep(tmp_path)
+    assert sorted(p.name for p in tmp_path.iterdir()) == sorted(names[1:])
 
 
 def test_stopped_and_killed_it_ends_as_if_it_had_run_through(tmp_path: Path) -> None:
