@@ -32,7 +32,7 @@ train: $(VENV)/.installed-run
 
 # A process a core; a file's tests stay in one, since they share what is made once.
 test: $(VENV)/.installed-test
-	$(BIN)/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder $(PYTEST_ARGS)
+	$(BIN)/pytest --numprocesses auto --dist loadfile $(PYTEST_ARGS)
 
 test-gpu: $(VENV)/.installed-gpu
 	$(BIN)/pytest tests/device $(PYTEST_ARGS)

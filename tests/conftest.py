@@ -34,15 +34,6 @@ signal.signal(signal.SIGINT, signal.default_int_handler)
 minilong.backend.arrays.workspace = minilong.backend.workspace = poisoned
 
 
-LONGEST = ("test_readme.py", "test_kernels_compile.py", "test_session_resume.py")
-"""Files that take minutes. A file runs in one process, so they come first: nothing waits for them at the end."""
-
-
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """The files of `LONGEST` first."""
-    items.sort(key=lambda item: item.path.name not in LONGEST)
-
-
 @pytest.fixture(autouse=True)
 def floating_point_errors() -> Iterator[None]:
     """Overflow, division by zero and invalid operations raise. Underflow is meant: exp of a hidden score is 0."""

@@ -29,7 +29,7 @@ def test_targets_do_what_they_say(tmp_path: Path) -> None:
     assert f"{tmp_path}/venv/bin/minilong train --out there --steps 5" in train
     assert "--editable '.[text,plot]'" in train
     tests = make("-n", "test", venv, "PYTEST_ARGS=-x").stdout
-    assert f"{tmp_path}/venv/bin/pytest --numprocesses auto --dist loadfile --no-loadscope-reorder -x" in tests
+    assert f"{tmp_path}/venv/bin/pytest --numprocesses auto --dist loadfile -x" in tests
     assert "--editable '.[test]'" in tests
     lint = make("-n", "lint", venv).stdout
     for tool in ("ruff check", "ruff format --check", "mypy"):
