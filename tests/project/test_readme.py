@@ -70,7 +70,7 @@ def test_every_shell_example_runs(folder: Path) -> None:
 
 def parsed(words: list[str]) -> dict[str, object]:
     """The options and arguments of a `minilong` command as click reads them, without running it."""
-    command, ctx = main, click.Context(main)
+    command, ctx = main, click.Context(main, **main.context_settings)
     while isinstance(command, click.Group):
         word, *words = words
         command = command.get_command(ctx, word)
