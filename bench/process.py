@@ -29,7 +29,7 @@ class Worker:
         self.said: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 (open for the life of the process)
         path = os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))
         self.process = subprocess.Popen(
-            [sys.executable, "-m", f"{__package__}.worker"],
+            [sys.executable, "-P", "-m", f"{__package__}.worker"],  # -P: nothing that lies in the working folder
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self.said,

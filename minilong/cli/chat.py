@@ -14,7 +14,7 @@ import click
 
 from minilong.cli.device import device_options, open_device
 from minilong.cli.memory import memory_options, remembered
-from minilong.cli.shared import rope_options, sampling_options, weights_option
+from minilong.cli.shared import require_decoder, rope_options, sampling_options, weights_option
 from minilong.errors import UserError
 from minilong.models.config import KERNELS
 
@@ -78,8 +78,10 @@ def command(
     from minilong.train.loaded import load
 
     where = open_device(device, gpu_memory)
+    loaded = load(run, weights)
+    require_decoder(run, loaded.config)
     text = template_text(run, template)
-    loaded = adapt(load(run, weights), rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
+    loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
     loaded = loaded.on(where)
     kept = remembered(loaded, memory, window, sinks, budget, cache_bits)
     sampling = Sampling(temperature, top_k, top_p, seed, length)

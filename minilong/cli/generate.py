@@ -9,8 +9,7 @@ import click
 from minilong.cli.device import device_options, open_device
 from minilong.cli.memory import memory_options, remembered
 from minilong.cli.output import read_stdin
-from minilong.cli.shared import rope_options, sampling_options, weights_option
-from minilong.errors import UserError
+from minilong.cli.shared import require_decoder, rope_options, sampling_options, weights_option
 from minilong.models.config import KERNELS
 
 
@@ -67,17 +66,12 @@ def command(
       head -c 200 book.txt | minilong generate runs/book-1 --prompt -
     """
     from minilong.train.adapt import adapt
-    from minilong.train.config import FILLING_TASKS
     from minilong.train.generate import generate, generate_batch
     from minilong.train.loaded import load
 
     where = open_device(device, gpu_memory)
     loaded = load(run, weights)
-    if loaded.config.model.kind != "decoder":
-        other = "fill" if loaded.config.task in FILLING_TASKS else "translate"
-        raise UserError(
-            f"{run} learnt the task {loaded.config.task!r}, which has no text to continue; use `minilong {other} {run}`"
-        )
+    require_decoder(run, loaded.config)
     # The line break that ends a piped line is no part of the prompt: `echo "It was" | minilong generate ...`.
     starts = [read_stdin().removesuffix("\n") if prompt == "-" else prompt for prompt in prompts or ("",)]
     loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)

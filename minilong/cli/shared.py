@@ -1,14 +1,19 @@
-"""Options that several commands take, declared once: which weights are read, how far positions reach, how to draw."""
+"""What several commands share: options that are declared once, and which runs continue a text."""
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from typing import Any, TypeVar
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar
 
 import click
 
 from minilong.cli.output import finite
+from minilong.errors import UserError
 from minilong.models.config import SCALINGS
+
+if TYPE_CHECKING:
+    from minilong.train.config import RunConfig
 
 F = TypeVar("F", bound=Callable[..., Any])
 
@@ -22,6 +27,17 @@ def weights_option(command: F) -> F:
         show_default=True,
         help="Weights of the best validation, or of the last step.",
     )(command)
+
+
+def require_decoder(run: Path, config: RunConfig) -> None:
+    """UserError where a run's model continues no text, with the command that it is for."""
+    from minilong.train.config import COMMAND_OF_TASK
+
+    if config.model.kind != "decoder":
+        raise UserError(
+            f"{run} learnt the task {config.task!r}, which has no text to continue; use "
+            f"`minilong {COMMAND_OF_TASK[config.task]} {run}`"
+        )
 
 
 def rope_options(command: F) -> F:

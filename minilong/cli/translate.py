@@ -53,18 +53,15 @@ def command(
       minilong translate runs/libreoffice_help-1 --beam 4 < sentences.txt > translated.txt
       minilong translate runs/reverse-1 abc --json
     """
-    from minilong.train.config import FILLING_TASKS, RECALL_TASKS
+    from minilong.train.config import COMMAND_OF_TASK
     from minilong.train.loaded import load
     from minilong.train.translate import translate
 
     where = open_device(device, gpu_memory)
     loaded = load(run, weights)
-    if loaded.config.task in RECALL_TASKS:
-        raise UserError(f"{run} learnt the task {loaded.config.task!r}; use `minilong evaluate {run}`")
-    if loaded.config.task in FILLING_TASKS:
-        raise UserError(f"{run} learnt the task {loaded.config.task!r}; use `minilong fill {run}`")
-    if loaded.config.task == "lm":
-        raise UserError(f"{run} learnt to continue a text; use `minilong generate {run}`")
+    task = loaded.config.task
+    if COMMAND_OF_TASK[task] != "translate":
+        raise UserError(f"{run} learnt the task {task!r}; use `minilong {COMMAND_OF_TASK[task]} {run}`")
     loaded = loaded.on(where)
     # A person who types wants each line answered; a file is faster in batches.
     together = 1 if not sentence and sys.stdin is not None and sys.stdin.isatty() else TOGETHER

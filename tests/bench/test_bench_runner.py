@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import subprocess
 import sys
+from pathlib import Path
 from typing import Any
 
 import pytest
@@ -84,6 +85,14 @@ def test_growth_and_profile_come_from_a_process() -> None:
     options = Options(threads=2, rounds=1, pause=0.0, profile=True)
     record = Run(CASES["step-0.8m"].shrunk(), (), options, lambda text: None)()
     assert record["profile"]["step"] > 0
+
+
+def test_nothing_that_lies_in_the_working_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("minilong", "bench", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run from the working folder')")
+    monkeypatch.chdir(tmp_path)
+    with Worker("side") as worker:
+        assert worker.ask("ceiling", threads=1, repeats=1, quick=True)["matmul"] > 0
 
 
 def test_the_protocol_of_a_worker() -> None:

@@ -7,6 +7,7 @@ import subprocess
 import sys
 import time
 from collections.abc import Iterator
+from pathlib import Path
 
 import click
 import pytest
@@ -14,6 +15,10 @@ from click.testing import CliRunner, Result
 
 from minilong import __version__
 from minilong.cli import COMMANDS, main
+from minilong.cli.shared import require_decoder
+from minilong.errors import UserError
+from minilong.models.config import ModelConfig
+from minilong.train.config import COMMAND_OF_TASK, KIND_OF_TASK, RunConfig
 
 # Options whose value a program cannot call wrong before it opens a run: any text is a prompt, and paths are checked
 # when they are used (test_cli_train.py).
@@ -181,6 +186,19 @@ def test_the_group_tells_commands_examples_and_exit_codes() -> None:
 @pytest.mark.parametrize("name", COMMANDS)
 def test_the_static_summaries_are_those_of_the_commands(name: str) -> None:
     assert command_of(name).get_short_help_str(200) == COMMANDS[name]
+
+
+@pytest.mark.parametrize("task", KIND_OF_TASK)
+def test_a_run_is_sent_to_a_command_that_there_is(task: str) -> None:
+    words = COMMAND_OF_TASK[task].split()
+    command = command_of(words[0])
+    assert len(words) == 1 or (isinstance(command, click.Group) and words[1] in command.commands)
+    config = RunConfig(task, model=ModelConfig(kind=KIND_OF_TASK[task]))
+    if KIND_OF_TASK[task] == "decoder":
+        require_decoder(Path("run"), config)
+    else:
+        with pytest.raises(UserError, match=f"learnt the task '{task}', .* `minilong {COMMAND_OF_TASK[task]} run`"):
+            require_decoder(Path("run"), config)
 
 
 def test_version() -> None:

@@ -97,6 +97,13 @@ def test_a_file_is_written_whole_or_not_at_all(tmp_path: Path) -> None:
     assert path.read_bytes() == b"old"
 
 
+def test_nothing_that_lies_in_the_working_folder_is_run(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    for name in ("minilong", "json", "numpy"):
+        (tmp_path / f"{name}.py").write_text("raise SystemExit('run from the working folder')")
+    monkeypatch.chdir(tmp_path)
+    assert len(run_cells(cells("none"), tmp_path / "out")) == 1
+
+
 def test_what_a_killed_process_was_writing_is_removed(tmp_path: Path) -> None:
     """Of a process that is gone, and of no other; whole files and other hidden ones stay."""
     dead = subprocess.Popen([sys.executable, "-c", ""])

@@ -306,6 +306,17 @@ def test_what_is_in_the_cache_is_not_fetched_again_unless_it_is_damaged(
     assert [p.name for p in (tmp_path / "cache").iterdir()] == ["tiny-1.0"]
 
 
+def test_pip_is_that_of_the_interpreter(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    """A `pip.py` in the working folder, which may be a downloaded model's, is not run."""
+    (tmp_path / "pip.py").write_text(f"open({str(tmp_path / 'ran')!r}, 'w')")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("PIP_NO_INDEX", "1")
+    monkeypatch.setattr(packages, "PACKAGES", {"tiny": PACKAGE})
+    with pytest.raises(UserError, match="pip could not fetch"):
+        packages.fetch("tiny", lambda line: None, tmp_path / "cache")
+    assert not (tmp_path / "ran").exists()
+
+
 def test_a_registry_out_of_reach_is_an_error_with_a_remedy(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(packages, "PACKAGES", {"tiny": PACKAGE})
     monkeypatch.setattr(packages.sys, "executable", "/bin/false")
