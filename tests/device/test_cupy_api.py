@@ -40,7 +40,7 @@ def wheel() -> types.ModuleType:
     import cupy as installed
 
     if not hasattr(installed, "_core"):
-        pytest.skip("not the wheel")
+        pytest.skip("the module called cupy is the stand-in of these tests, not CuPy itself")
     return installed
 
 
