@@ -77,10 +77,12 @@ def command(
     from minilong.train.chat import Chat, Sampling
     from minilong.train.loaded import load
 
+    text = None if template is None else named_template(template)
     where = open_device(device, gpu_memory)
     loaded = load(run, weights)
     require_decoder(run, loaded.config)
-    text = template_text(run, template)
+    if text is None:
+        text = own_template(run)
     loaded = adapt(loaded, rope_scaling=rope_scaling, rope_factor=rope_factor, attention=attention)
     loaded = loaded.on(where)
     kept = remembered(loaded, memory, window, sinks, budget, cache_bits)
@@ -103,21 +105,27 @@ def command(
             click.echo(f"({forgotten} messages of the beginning no longer fit into the context)", err=True)
 
 
-def template_text(run: Path, chosen: str | None) -> str:
-    """The template that was chosen, by name or file, or came with the run. UserError where there is none."""
+def named_template(name: str) -> str:
+    """A template by its name, or from a file. UserError where there is no such file."""
     from minilong.data.chat_template import NAMED
     from minilong.data.tokenizer_folder import read_text
+
+    if name not in NAMED and not Path(name).is_file():
+        raise UserError(f"there is no chat template {name!r}: give {', '.join(sorted(NAMED))}, or a file in Jinja")
+    return NAMED[name] if name in NAMED else read_text(Path(name))
+
+
+def own_template(run: Path) -> str:
+    """The template that came with a run. UserError where there is none."""
     from minilong.train.chat import run_template
 
-    if chosen is None:
-        own = run_template(run)
-        if own is None:
-            raise UserError(
-                f"{run} has no chat template; give --template FILE, or --template plain to try one that any language "
-                "model may follow"
-            )
-        return own
-    return NAMED[chosen] if chosen in NAMED else read_text(Path(chosen))
+    text = run_template(run)
+    if text is None:
+        raise UserError(
+            f"{run} has no chat template; give --template FILE, or --template plain to try one that any language "
+            "model may follow"
+        )
+    return text
 
 
 def lines() -> Iterator[str]:
