@@ -10,6 +10,9 @@ from minilong.attention.mask import Mask
 from minilong.backend import Array, workspace
 from minilong.backend.workers import granted_threads
 
+ENOUGH = 128
+"""Queries of a head that are taken at once for each visit of its keys, where other heads share these."""
+
 
 @dataclass(frozen=True)
 class Blocks:
@@ -31,18 +34,21 @@ class Blocks:
     def shape(self, heads: int, t: int, s: int, mask: Mask) -> tuple[int, int]:
         """Queries and keys of a block where `heads` query heads of t queries on s keys form one stack.
 
-        A stack of few rows, as in decoding, takes more keys at a time. A window is visited in blocks of a third of it,
-        since each block of r queries reaches window + r keys; a short causal text in quarters, which see a quarter of
-        the keys, a half and so on.
+        Heads that share keys take fewer queries each, but not so few that the keys are visited too often. A stack of
+        few rows, as in decoding, takes more keys at a time. A window is visited in blocks of a third of it, since each
+        block of r queries reaches window + r keys; a short causal text in quarters, which see a quarter of the keys, a
+        half and so on.
         """
         heads = max(1, heads)
-        rows = max(1, min(self.rows // heads, t))
+        enough = min(ENOUGH, self.rows, 4 * self.rows // heads)
+        rows = max(1, min(max(self.rows // heads, enough), t))
         if mask.window is not None:
             rows = min(rows, max(mask.window // 3, 64))
         elif mask.causal and s <= self.columns:
             rows = min(rows, max(t // 4, 64))
             return rows, max(1, s)
-        columns = max(self.columns, self.area // (heads * rows)) if rows < self.rows else self.columns
+        room = self.area // (heads * rows)
+        columns = max(self.columns, room) if heads * rows < self.rows else min(self.columns, 2 * room)
         return rows, max(1, min(columns, s))
 
     def workers(self, scores: int) -> int:

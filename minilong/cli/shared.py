@@ -41,9 +41,12 @@ def require_decoder(run: Path, config: RunConfig) -> None:
 
 
 def rope_options(command: F) -> F:
-    """--rope-scaling and --rope-factor, for `train.adapt.adapt`."""
+    """--rope-scaling and --rope-factor, or --factor for short, for `train.adapt.adapt`."""
     factor = click.option(
-        "--rope-factor", type=click.FloatRange(min=1), help="How many times further; the context grows with it."
+        "--rope-factor",
+        "--factor",
+        type=click.FloatRange(min=1),
+        help="How many times further; the context grows with it.",
     )
     scaling = click.option(
         "--rope-scaling", type=click.Choice(SCALINGS), help="How rotary positions reach beyond the context."
