@@ -28,7 +28,8 @@ class Blocks:
 
     @property
     def area(self) -> int:
-        """Scores that are computed at a time: two such blocks fill the processor's cache."""
+        """Scores that are computed at a time, at most twice as many where heads share keys: two such blocks fill the
+        processor's cache."""
         return self.rows * self.columns
 
     def shape(self, heads: int, t: int, s: int, mask: Mask) -> tuple[int, int]:

@@ -226,3 +226,14 @@ def test_an_error_in_a_thread_reaches_the_caller() -> None:
 
     with pytest.raises(KeyError):
         share_out(work, list(range(8)), 2)
+
+
+@pytest.mark.parametrize(
+    ("heads", "shape"),
+    [(1, (256, 512)), (2, (128, 512)), (3, (128, 512)), (4, (128, 512)), (8, (128, 256)), (32, (32, 256))],
+)
+def test_heads_that_share_keys_take_enough_queries_in_bounded_memory(heads: int, shape: tuple[int, int]) -> None:
+    blocks = Blockwise()
+    rows, columns = blocks.shape(heads, 2048, 2048, Mask(causal=True))
+    assert (rows, columns) == shape
+    assert heads * rows * columns <= 2 * blocks.area
